@@ -1,0 +1,1 @@
+"""The core: one turn from event to reply."""

@@ -1,0 +1,1 @@
+"""Settings, prompts and data files: read once, validated, frozen."""

@@ -1,0 +1,242 @@
+"""Settings: the only reader of the environment.
+
+In order of strength: environment variables, `.env`, `config/naila.yaml`, the defaults here. Read once, frozen,
+passed down. A wrong value stops the start with the variable, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from naila.errors import ConfigurationError
+
+ALIASES = {"model_path": "llm_model_path"}
+PREFIXES = ("LLM_", "MQTT_", "MEMORY_", "HEALTH_", "METRICS_", "LOG_", "QUEUE_", "MODEL_", "MODELS_")
+TOPIC_ROOT = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})*")
+
+
+def _blank_is_none(value: object) -> object:
+    """`NAME=` in a `.env` file means: not set."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _auto_is_none(value: object) -> object:
+    """`auto` means: worked out from the hardware."""
+    if isinstance(value, str) and value.strip().lower() in {"", "auto"}:
+        return None
+    return value
+
+
+def _topic_root(value: str) -> str:
+    if not TOPIC_ROOT.fullmatch(value):
+        raise ValueError("must be one or more levels of letters, digits, '_' and '-', separated by '/'")
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+Auto = BeforeValidator(_auto_is_none)
+Optional = BeforeValidator(_blank_is_none)
+OptionalPath = Annotated[Path | None, Optional]
+OptionalText = Annotated[str | None, Optional]
+
+
+class Settings(BaseModel):
+    """Everything that can be set. A field's variable is its name in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    llm_model_path: OptionalPath = Field(
+        None, description="GGUF file to serve (alias MODEL_PATH). Empty: the largest in MODELS_DIR that fits."
+    )
+    llm_mode: Literal["inprocess", "api"] = Field("inprocess", description="Where the model runs: inprocess.")
+    llm_context_size: int = Field(4096, ge=256, le=1_048_576, description="Context in tokens, shared by all turns.")
+    llm_max_tokens: int = Field(512, ge=1, le=131_072, description="Most tokens in one answer.")
+    llm_temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature, 0 is greedy.")
+    llm_top_p: float = Field(0.9, gt=0, le=1, description="Nucleus sampling.")
+    llm_threads: Annotated[int | None, Auto] = Field(
+        None, ge=1, le=1024, description="Threads that decode. auto: physical cores this process may use."
+    )
+    llm_gpu_layers: Annotated[int | None, Auto] = Field(
+        None, ge=-1, le=10_000, description="Layers on the GPU. auto, 0 for CPU only, -1 for all."
+    )
+    llm_gpu_memory_share: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Share of the GPU's memory that the model may take, such as 0.15 beside a simulation.",
+    )
+    llm_batch_size: int = Field(512, ge=1, le=16_384, description="Most prompt tokens read in one step.")
+    llm_seed: Annotated[int | None, Optional] = Field(
+        None, ge=0, le=2**32 - 2, description="Makes sampling repeatable. Empty: a new seed for each answer."
+    )
+    llm_timeout_s: float = Field(120, gt=0, le=86_400, description="An answer that takes longer is cut there.")
+    llm_slow_threshold_s: float = Field(10, gt=0, le=86_400, description="An answer that takes longer raises an alert.")
+    models_dir: Path = Field(Path("models"), description="Where model files are looked for and downloaded to.")
+
+    mqtt_host: OptionalText = Field(None, description="The broker. Empty: an embedded one on the loopback interface.")
+    mqtt_port: int = Field(1883, ge=1, le=65_535, description="The broker's port; the embedded one listens here too.")
+    mqtt_username: OptionalText = Field(None, description="User at the broker.")
+    mqtt_password: Annotated[SecretStr | None, Optional] = Field(None, description="Password at the broker.")
+    mqtt_tls_ca: OptionalPath = Field(None, description="CA certificates file; turns TLS on.")
+    mqtt_tls_cert: OptionalPath = Field(None, description="Client certificate file.")
+    mqtt_tls_key: OptionalPath = Field(None, description="Client key file.")
+    mqtt_client_id: OptionalText = Field(
+        None, max_length=128, description="Client id, which names the session. Empty: naila-<host name>."
+    )
+    mqtt_topic_root: Annotated[str, AfterValidator(_topic_root)] = Field("naila", description="First topic level(s).")
+    mqtt_keepalive_s: int = Field(10, ge=1, le=3600, description="A dead broker is noticed within twice this.")
+    mqtt_protocol: Literal["5", "3.1.1"] = Field("5", description="5 (falls back to 3.1.1 when refused) or 3.1.1.")
+    mqtt_max_payload_bytes: int = Field(65_536, ge=1024, le=268_435_455, description="Larger messages are refused.")
+
+    queue_max_per_device: int = Field(16, ge=1, le=10_000, description="Waiting requests a device; then `busy`.")
+
+    memory_path: Path = Field(Path("state/naila.db"), description="The SQLite database.")
+    memory_max_turns: int = Field(50, ge=0, le=10_000, description="Most turns of a conversation put before the model.")
+
+    health_interval_s: float = Field(30, gt=0, le=86_400, description="How often health is published.")
+    metrics_interval_s: float = Field(60, gt=0, le=86_400, description="How often metrics are published.")
+    shutdown_timeout_s: float = Field(5, ge=0, le=600, description="How long running answers may finish on shutdown.")
+
+    persona: str = Field("naila", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Who answers: a file in personas/.")
+    config_dir: Path = Field(Path("config"), description="Where naila.yaml, personas/ and patterns are.")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
+        "INFO", description="How much is logged."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="One line for people, or one JSON object a line.")
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.llm_max_tokens >= self.llm_context_size:
+            raise ValueError(
+                f"LLM_MAX_TOKENS={self.llm_max_tokens} leaves no room for a prompt in "
+                f"LLM_CONTEXT_SIZE={self.llm_context_size}: it must be smaller"
+            )
+        if (self.mqtt_tls_cert is None) != (self.mqtt_tls_key is None):
+            raise ValueError("MQTT_TLS_CERT and MQTT_TLS_KEY go together: set both or neither")
+        if self.mqtt_tls_cert is not None and self.mqtt_tls_ca is None:
+            raise ValueError("MQTT_TLS_CERT needs MQTT_TLS_CA: without it the connection is not encrypted")
+        if self.mqtt_password is not None and self.mqtt_username is None:
+            raise ValueError("MQTT_PASSWORD needs MQTT_USERNAME")
+        return self
+
+    @property
+    def client_id(self) -> str:
+        """The MQTT client id in use, stable across restarts because the broker's session hangs on it."""
+        return self.mqtt_client_id or f"naila-{socket.gethostname()}"
+
+    @property
+    def embedded_broker(self) -> bool:
+        """Whether the daemon brings its own broker."""
+        return self.mqtt_host is None
+
+
+def load_settings(
+    *,
+    env_file: Path | None = Path(".env"),
+    yaml_file: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read the settings once.
+
+    Args:
+        env_file: the `.env` file; a missing one is no error.
+        yaml_file: the YAML file; default `naila.yaml` in CONFIG_DIR. A missing one is no error.
+        environ: the environment.
+        overrides: values by variable name that win over everything (command-line options, tests).
+
+    Raises:
+        ConfigurationError: names each wrong variable, its value and what is allowed.
+    """
+    layered = {**_from_dotenv(env_file), **_from_environment(environ), **_fields(overrides or {})}
+    config_dir = layered.get("config_dir") or Settings.model_fields["config_dir"].default
+    try:
+        return Settings.model_validate({**_from_yaml(yaml_file or Path(config_dir) / "naila.yaml"), **layered})
+    except ValidationError as exc:
+        raise ConfigurationError("\n".join(_explain(error) for error in exc.errors())) from exc
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a settings field."""
+    return field.upper()
+
+
+def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what is a setting, by field name; the canonical name wins over its alias."""
+    known = {name.lower(): value for name, value in values.items()}
+    for alias, field in ALIASES.items():
+        if alias in known:
+            known.setdefault(field, known.pop(alias))
+    return {name: value for name, value in known.items() if name in Settings.model_fields}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    return _fields({name: value for name, value in environ.items() if name.isupper()})
+
+
+def _from_dotenv(path: Path | None) -> dict[str, Any]:
+    if path is None or not path.is_file():
+        return {}
+    values = {name: value for name, value in dotenv_values(path, interpolate=False).items() if value is not None}
+    for name in values:
+        field = name.lower()
+        if field not in Settings.model_fields and field not in ALIASES and name.startswith(PREFIXES):
+            raise ConfigurationError(f"{path}: {name} is not a setting{_did_you_mean(field)}")
+    return _fields(values)
+
+
+def _from_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{path}: not valid YAML: {exc}") from exc
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{path}: must be a mapping of settings, got {type(document).__name__}")
+    for name in document:
+        field = str(name).lower()
+        if field not in Settings.model_fields and field not in ALIASES:
+            raise ConfigurationError(f"{path}: {name} is not a setting{_did_you_mean(field)}")
+    return _fields({str(name): value for name, value in document.items()})
+
+
+def _did_you_mean(field: str) -> str:
+    close = difflib.get_close_matches(field, [*Settings.model_fields, *ALIASES], n=1)
+    return f"; did you mean {variable(close[0])}?" if close else ""
+
+
+def _explain(error: Any) -> str:
+    """One line for one wrong value: the variable, the value, what is allowed."""
+    if not error["loc"]:
+        return str(error["msg"]).removeprefix("Value error, ")
+    field = str(error["loc"][0])
+    shown = "(secret)" if SecretStr in _types(field) else repr(error["input"])
+    return f"{variable(field)}={shown}: {str(error['msg']).removeprefix('Value error, ')}"
+
+
+def _types(field: str) -> tuple[Any, ...]:
+    annotation = Settings.model_fields[field].annotation if field in Settings.model_fields else None
+    return (annotation, *getattr(annotation, "__args__", ()))

@@ -1,0 +1,1 @@
+"""What was said and learned, in SQLite."""

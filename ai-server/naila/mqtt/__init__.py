@@ -1,0 +1,1 @@
+"""The MQTT contract: topics, codec, client and embedded broker."""

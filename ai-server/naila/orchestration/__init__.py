@@ -1,0 +1,1 @@
+"""The turn as a LangGraph graph: understand, recall, decide, generate, guard, remember."""

@@ -1,0 +1,335 @@
+"""What the core asks of the world: Protocols, each with a real and a fake implementation.
+
+The core (`agents`, `orchestration`) knows these and nothing behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+from naila.events import FinishReason, Intent, Outbound, Reply, Usage
+
+Role = Literal["system", "user", "assistant", "ipython"]
+StopCause = Literal["cancelled", "deadline"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One message of a prompt, OpenAI style.
+
+    Attributes:
+        role: `ipython` is Llama 3's name for the result of a tool.
+        content: text; never read as control tokens, whatever it contains.
+    """
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingOptions:
+    """How one answer is drawn. None means the service's default.
+
+    Attributes:
+        max_tokens: bound on the answer, in tokens.
+        temperature: 0 is greedy.
+        top_p: nucleus, applied after top_k.
+        top_k: candidates kept before anything else.
+        seed: makes the draw repeatable.
+        stop: the answer ends before any of these strings.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A finished answer of the model.
+
+    Attributes:
+        text: without special tokens or stop strings.
+        finish_reason: `length` when max_tokens or the context ended it.
+        usage: exact token counts.
+        ttft_ms: from the request to the first token.
+        total_ms: from the request to the end.
+        tokens_per_second: decode speed, the first token excluded.
+        model: the model's name.
+        dropped_messages: history messages left out because the context was full.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage = field(default_factory=Usage)
+    ttft_ms: float = 0.0
+    total_ms: float = 0.0
+    tokens_per_second: float = 0.0
+    model: str | None = None
+    dropped_messages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """Text since the last piece, whole characters only."""
+
+    text: str
+
+
+class Cancellation:
+    """A one-shot signal that a turn should end, with its cause.
+
+    Cancel, deadline and shutdown all go through it. Belongs to the event loop's thread.
+    """
+
+    __slots__ = ("_callbacks", "_cause")
+
+    def __init__(self) -> None:
+        self._cause: StopCause | None = None
+        self._callbacks: list[Callable[[StopCause], None]] = []
+
+    @property
+    def cause(self) -> StopCause | None:
+        """Why the turn should end, or None while it should not."""
+        return self._cause
+
+    def cancel(self, cause: StopCause = "cancelled") -> None:
+        """Signal the end; the first cause stands."""
+        if self._cause is not None:
+            return
+        self._cause = cause
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(cause)
+
+    def subscribe(self, callback: Callable[[StopCause], None]) -> None:
+        """Call `callback` once when cancelled, at once if that has happened."""
+        if self._cause is not None:
+            callback(self._cause)
+        else:
+            self._callbacks.append(callback)
+
+
+class LanguageModel(Protocol):
+    """A chat model, wherever it runs."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it can be asked now."""
+        ...
+
+    @property
+    def model_name(self) -> str | None:
+        """Name of the loaded model."""
+        ...
+
+    def generate_streaming(
+        self,
+        messages: Sequence[ChatMessage],
+        options: SamplingOptions | None = None,
+        *,
+        cancellation: Cancellation | None = None,
+    ) -> AsyncIterator[TextPiece | Generation]:
+        """Yield text pieces, then the one `Generation`, whose text is the pieces together.
+
+        Raises:
+            ModelNotLoadedError: there is no model to ask.
+            GenerationError: the request failed or was stopped, see `naila.errors`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One exchange, as remembered.
+
+    Attributes:
+        device_id: whose.
+        conversation_id: which conversation.
+        request_id: the request's id.
+        user_id: which person spoke, if known.
+        user_text: what was said.
+        note: what the prompt told the model beside the words, kept so that the prompt's prefix stays the same.
+        reply_text: what was answered.
+        intent: what it was understood as.
+        source: who wrote the answer.
+        said_at: when, UTC.
+    """
+
+    device_id: str
+    conversation_id: str
+    request_id: str
+    user_id: str | None
+    user_text: str
+    note: str
+    reply_text: str
+    intent: str
+    source: str
+    said_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something to keep about a person, by key: `name`, `likes`, ….
+
+    Attributes:
+        key: what kind; a new value replaces the old one.
+        value: the value.
+    """
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recollection:
+    """What memory holds for a turn, oldest first."""
+
+    turns: tuple[Turn, ...] = ()
+    facts: tuple[Fact, ...] = ()
+
+
+class ConversationMemory(Protocol):
+    """Conversations and facts, by device."""
+
+    async def recall(self, device_id: str, conversation_id: str, user_id: str | None) -> Recollection:
+        """Return the conversation's last turns and what is known of the person; never another device's."""
+        ...
+
+    async def remember(self, turn: Turn, facts: Sequence[Fact], reply: Reply) -> None:
+        """Keep a turn, its facts and its reply, all or nothing."""
+        ...
+
+    async def answered(self, device_id: str, request_id: str) -> Reply | None:
+        """Return the reply that this request was given before, if it was."""
+        ...
+
+
+class Publisher(Protocol):
+    """The way out."""
+
+    def publish(self, event: Outbound, *, to: Intent | None = None) -> None:
+        """Send an event; never blocks.
+
+        Args:
+            event: what to send.
+            to: the request that it answers, whose MQTT 5 response topic gets a copy.
+        """
+        ...
+
+
+class Clock(Protocol):
+    """Time, injected where behaviour depends on it."""
+
+    def now(self) -> datetime:
+        """Return the local time, aware of its zone."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never jump."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelHeader:
+    """What a GGUF file says about itself, as far as planning needs it.
+
+    Attributes:
+        path: the file.
+        name: `general.name`, else the file's stem.
+        architecture: `general.architecture`, for example `llama`.
+        file_bytes: size on disk.
+        n_layers: transformer blocks.
+        n_ctx_train: context that it was trained with, in tokens.
+        n_embd: width.
+        n_heads: attention heads.
+        n_kv_heads: key/value heads (fewer than heads under grouped-query attention).
+        head_dim_k: width of one key head.
+        head_dim_v: width of one value head.
+        n_vocab: vocabulary size.
+    """
+
+    path: Path
+    name: str
+    architecture: str
+    file_bytes: int
+    n_layers: int
+    n_ctx_train: int
+    n_embd: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim_k: int
+    head_dim_v: int
+    n_vocab: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuDevice:
+    """A GPU that llama.cpp can use.
+
+    Attributes:
+        name: for example `CUDA0`.
+        description: the product's name.
+        backend: what drives it.
+        free_bytes: memory free now.
+        total_bytes: memory in all.
+    """
+
+    name: str
+    description: str
+    backend: Literal["cuda", "metal", "vulkan"]
+    free_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildInfo:
+    """What the llama.cpp at hand was built for.
+
+    Attributes:
+        version: of llama-cpp-python.
+        cpu_features: such as `AVX2`, `NEON`.
+        gpus: devices that it can use now; empty on a CPU build.
+        supports_mmap: whether model files can be mapped.
+    """
+
+    version: str
+    cpu_features: tuple[str, ...] = ()
+    gpus: tuple[GpuDevice, ...] = ()
+    supports_mmap: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePlan:
+    """How a model is to be run on this machine.
+
+    Attributes:
+        n_threads: threads that decode.
+        n_threads_batch: threads that read prompts in.
+        n_gpu_layers: layers on the GPU, 0 for none.
+        n_ctx: tokens of context.
+        n_batch: most tokens in one decode call.
+        use_mmap: map the file instead of reading it.
+        acceleration: where it will run.
+        needed_bytes: main memory that it will take.
+        available_bytes: main memory that was there.
+        reasons: for each decision by name, why.
+    """
+
+    n_threads: int
+    n_threads_batch: int
+    n_gpu_layers: int
+    n_ctx: int
+    n_batch: int
+    use_mmap: bool
+    acceleration: Literal["cpu", "cuda", "metal", "vulkan"]
+    needed_bytes: int
+    available_bytes: int
+    reasons: dict[str, str]

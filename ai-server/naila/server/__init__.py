@@ -1,0 +1,1 @@
+"""The composition root: phases of life, health, metrics, logs."""
