@@ -147,7 +147,19 @@ class ModelNotLoadedError(ModelError):
 
 
 class DownloadError(ModelError):
-    """A model could not be fetched."""
+    """A model could not be fetched.
+
+    Attributes:
+        needed: bytes of disk needed, where the disk was the reason.
+        free: bytes of disk free, where the disk was the reason.
+    """
+
+    def __init__(
+        self, message: str, *, path: Path | None = None, needed: int | None = None, free: int | None = None
+    ) -> None:
+        super().__init__(message, path=path)
+        self.needed = needed
+        self.free = free
 
 
 class GenerationError(NailaError):

@@ -280,6 +280,7 @@ class GpuDevice:
         backend: what drives it.
         free_bytes: memory free now.
         total_bytes: memory in all.
+        shares_main_memory: an integrated GPU, whose memory is the machine's own (Jetson, Apple, most laptops).
     """
 
     name: str
@@ -287,6 +288,7 @@ class GpuDevice:
     backend: Literal["cuda", "metal", "vulkan"]
     free_bytes: int
     total_bytes: int
+    shares_main_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
