@@ -1,0 +1,240 @@
+"""One SQLite file, owned by one thread.
+
+Every transaction is one hop to that thread and back, so the event loop never waits for a disk, and no two
+transactions of this process meet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self, TypeVar
+
+from naila.errors import StorageError
+from naila.memory.migrations import MIGRATIONS, Migration, migrate
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+IN_MEMORY: Final = Path(":memory:")
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FIXES: Final = {
+    sqlite3.SQLITE_BUSY: "another process holds its lock: stop that process, or set MEMORY_PATH to another file",
+    sqlite3.SQLITE_LOCKED: "another process holds its lock: stop that process, or set MEMORY_PATH to another file",
+    sqlite3.SQLITE_READONLY: "make the file and its folder writable for the user that NAILA runs as",
+    sqlite3.SQLITE_PERM: "make the file and its folder readable and writable for the user that NAILA runs as",
+    sqlite3.SQLITE_CANTOPEN: "make the file and its folder readable and writable for the user that NAILA runs as",
+    sqlite3.SQLITE_FULL: "the disk is full: free some space, or set MEMORY_PATH to a file on another disk",
+    sqlite3.SQLITE_IOERR: "the disk failed: look at the system's log and at the space left on it",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: restart NAILA, which moves it aside and begins a new one",
+    sqlite3.SQLITE_NOTADB: "the file is damaged: restart NAILA, which moves it aside and begins a new one",
+}
+
+
+class Database:
+    """An async context manager: open inside the `async with`, closed after it.
+
+    Args:
+        path: the file; its folder is made for its owner only. `IN_MEMORY` for a database that nothing keeps.
+        synchronous: NORMAL survives a killed process; FULL a power cut too, at 200 to 300 commits/s.
+        busy_timeout_s: how long to wait for another process's lock.
+        move_corrupt: move a damaged file aside and begin a new one; else a damaged file is an error. For whoever
+            only looks into a database that a daemon may have open.
+        steps: the migrations.
+        now: the time in the name of a file that is moved aside.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
+        busy_timeout_s: float = 5.0,
+        move_corrupt: bool = True,
+        steps: Sequence[Migration] = MIGRATIONS,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.path: Final = path
+        self._synchronous: Final = synchronous
+        self._busy_timeout_s: Final = busy_timeout_s
+        self._move_corrupt: Final = move_corrupt
+        self._steps: Final = tuple(steps)
+        self._now: Final = now
+        self._thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="naila-database")
+        self._connection: sqlite3.Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._hop(self._open)
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def run(self, work: Work[T]) -> T:
+        """Run `work` in a writing transaction: committed when it returns, undone when it raises.
+
+        A caller that is cancelled does not learn which of the two happened: write so that a repeat does no harm.
+
+        Raises:
+            StorageError: SQLite refused; the message names the file and the fix.
+        """
+        return await self._hop(partial(self._transaction, "BEGIN IMMEDIATE", work))
+
+    async def read(self, work: Work[T]) -> T:
+        """Run `work` in a transaction that sees one state of the database and waits for nobody.
+
+        Raises:
+            StorageError: SQLite refused; the message names the file and the fix.
+        """
+        return await self._hop(partial(self._transaction, "BEGIN", work))
+
+    async def purge(self) -> None:
+        """Make sure that no byte of what was deleted is left in the file.
+
+        `secure_delete` alone is not enough: pages that were rearranged earlier keep copies of rows in their gaps, and
+        the write-ahead log keeps whole old pages. So the file is written anew and the log cut to nothing.
+        """
+        await self._hop(self._purge)
+
+    async def _hop(self, call: Callable[[], T]) -> T:
+        try:
+            future = self._thread.submit(call)
+        except RuntimeError as exc:
+            raise StorageError(f"{self.path}: the database is closed") from exc
+        return await asyncio.wrap_future(future)
+
+    async def _close(self) -> None:
+        def close() -> None:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+        closing = self._thread.submit(close)
+        self._thread.shutdown(wait=False)
+        # A cancelled caller must not take the closing out of the queue.
+        await asyncio.shield(asyncio.wrap_future(closing))
+
+    # From here on everything runs in the database's thread.
+
+    def _open(self) -> None:
+        try:
+            self._create()
+            try:
+                self._connection = self._connect()
+            except sqlite3.DatabaseError as exc:
+                if not self._move_corrupt or _primary_code(exc) not in _CORRUPT:
+                    raise
+                self._move_aside(exc)
+                self._create()
+                self._connection = self._connect()
+        except sqlite3.Error as exc:
+            raise self._explained(exc) from exc
+        except OSError as exc:
+            raise StorageError(
+                f"{self.path}: the database cannot be opened ({exc.strerror or exc}): make the file and its folder "
+                f"readable and writable for the user that NAILA runs as, or set MEMORY_PATH to another file"
+            ) from exc
+        except StorageError as exc:
+            raise StorageError(
+                f"{self.path}: {exc}: install the newest NAILA, or set MEMORY_PATH to another file"
+            ) from exc
+
+    def _create(self) -> None:
+        """Make the file where it is missing: SQLite would make it readable for everybody."""
+        if self.path == IN_MEMORY:
+            return
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None)
+        try:
+            # A flipped bit in one row must not make every recall of its conversation fail.
+            connection.text_factory = lambda data: data.decode("utf-8", "replace")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA secure_delete = ON")
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                damage = sqlite3.DatabaseError(verdict)
+                damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise damage
+            migrate(connection, self._steps)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _move_aside(self, damage: sqlite3.DatabaseError) -> None:
+        stem = f"{self.path.name}.corrupt-{self._now():%Y%m%dT%H%M%S%f}"
+        # The log beside a database is found by its name: together they can still be looked into.
+        for suffix in ("", "-wal", "-shm"):
+            part = self.path.with_name(self.path.name + suffix)
+            if part.exists():
+                part.rename(self.path.with_name(stem + suffix))
+        _log.error(
+            "THE DATABASE IS DAMAGED: %s (%s). It was moved to %s and a new one was begun: what was remembered until "
+            "now is only in the old file. `sqlite3 %s .recover` may bring it back.",
+            self.path,
+            damage,
+            self.path.with_name(stem),
+            self.path.with_name(stem),
+        )
+
+    def _transaction(self, begin: str, work: Work[T]) -> T:
+        connection = self._opened()
+        try:
+            connection.execute(begin)
+            try:
+                result = work(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.rollback()
+                raise
+        except sqlite3.Error as exc:
+            raise self._explained(exc) from exc
+        return result
+
+    def _purge(self) -> None:
+        connection = self._opened()
+        try:
+            connection.execute("VACUUM")
+            (busy, _pages, _done) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as exc:
+            raise self._explained(exc) from exc
+        if busy:
+            raise StorageError(
+                f"{self.path}: what was forgotten is deleted, but traces stay in {self.path}-wal while another process "
+                f"reads the database: forget it once more when that process is done"
+            )
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StorageError(f"{self.path}: the database is not open")
+        return self._connection
+
+    def _explained(self, exc: sqlite3.Error) -> StorageError:
+        fix = _FIXES.get(_primary_code(exc), "")
+        return StorageError(f"{self.path}: {exc}{': ' if fix else ''}{fix}")
+
+
+def _primary_code(exc: sqlite3.Error) -> int:
+    """Return SQLite's error code without its extension, 0 where the error is Python's own."""
+    return int(getattr(exc, "sqlite_errorcode", 0) or 0) & 0xFF

@@ -1,0 +1,41 @@
+"""A reply as it is kept: the JSON of its fields, readable by older and newer versions of NAILA."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from naila.events import ActionOutcome, Reply, Timing, Usage
+
+T = TypeVar("T")
+
+
+def dump_reply(reply: Reply) -> str:
+    """Write a reply as ASCII JSON, in which even a lone surrogate survives."""
+    return json.dumps(_plain(reply), separators=(",", ":"))
+
+
+def load_reply(document: str) -> Reply:
+    """Read what `dump_reply` wrote: fields that are unknown here are left out, missing ones take their default."""
+    values = json.loads(document)
+    values["actions"] = tuple(_build(ActionOutcome, action) for action in values.get("actions", ()))
+    values["usage"] = _build(Usage, values.get("usage", {}))
+    values["timing"] = _build(Timing, values.get("timing", {}))
+    return _build(Reply, values)
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _build(kind: type[T], values: Mapping[str, Any]) -> T:
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in values.items() if name in known})

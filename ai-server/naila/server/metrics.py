@@ -1,0 +1,107 @@
+"""Figures about the brain, gathered where replies go out."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Final
+
+import psutil
+
+from naila.events import Alert, ErrorNotice, Intent, JsonValue, Metrics, Outbound, Reply
+from naila.ports import Publisher
+from naila.services.llm_service import LlmService
+
+_WINDOW: Final = 1000
+_SHARES: Final = (0.5, 0.95, 0.99)
+
+
+class MeteredPublisher:
+    """A publisher that counts what passes through it, and raises the alert on slow answers.
+
+    Attributes:
+        counters: replies by source, errors by code, since the start.
+    """
+
+    def __init__(self, publisher: Publisher, *, slow_threshold_s: float) -> None:
+        self._publisher = publisher
+        self._slow_ms = slow_threshold_s * 1000
+        self._last: Reply | None = None
+        self._windows: dict[str, deque[float]] = {
+            name: deque(maxlen=_WINDOW) for name in ("total_ms", "ttft_ms", "queue_ms")
+        }
+        self.counters: Counter[str] = Counter()
+
+    def publish(self, event: Outbound, *, to: Intent | None = None) -> None:
+        """Send an event on and count it."""
+        self._publisher.publish(event, to=to)
+        if isinstance(event, ErrorNotice):
+            self.counters[f"errors_{event.code}"] += 1
+        elif isinstance(event, Reply):
+            self._count(event)
+
+    def _count(self, reply: Reply) -> None:
+        self.counters["replies"] += 1
+        self.counters[f"replies_{reply.source}"] += 1
+        self.counters["replies_degraded"] += reply.degraded
+        self.counters["tokens_generated"] += reply.usage.completion_tokens
+        self.counters["prompt_tokens"] += reply.usage.prompt_tokens
+        self.counters["cached_tokens"] += reply.usage.cached_tokens
+        timing = reply.timing
+        self._windows["total_ms"].append(timing.total_ms)
+        self._windows["queue_ms"].append(timing.queue_ms)
+        if reply.source != "llm":
+            return
+        self._last = reply
+        self._windows["ttft_ms"].append(timing.ttft_ms)
+        if timing.total_ms - timing.queue_ms > self._slow_ms:
+            self._publisher.publish(
+                Alert(
+                    code="slow_inference",
+                    severity="warning",
+                    message=(
+                        f"an answer took {(timing.total_ms - timing.queue_ms) / 1000:.1f} s "
+                        f"({timing.tokens_per_second:.1f} tokens/s); is something else using the processor? "
+                        "`naila doctor` shows the threads in use; a smaller model or LLM_MAX_TOKENS shortens answers"
+                    ),
+                    device_id=reply.device_id,
+                    value=round((timing.total_ms - timing.queue_ms) / 1000, 3),
+                    threshold=self._slow_ms / 1000,
+                )
+            )
+
+    def snapshot(
+        self, service: LlmService, *, temperature: float, failed: bool, queue_depth: int, link: dict[str, int]
+    ) -> Metrics:
+        """Put the figures of this moment together."""
+        loaded = service.loaded
+        last = self._last
+        process = psutil.Process()
+        extra: dict[str, JsonValue] = {
+            "queue_depth": queue_depth,
+            "rss_bytes": process.memory_info().rss,
+            "memory_available_bytes": psutil.virtual_memory().available,
+            "prefix_hit_rate": _ratio(self.counters["cached_tokens"], self.counters["prompt_tokens"]),
+            "latency_ms": {name: _percentiles(values) for name, values in self._windows.items() if values},
+            "counters": {**self.counters, **link},
+        }
+        return Metrics(
+            llm_status="loaded" if loaded else "error" if failed else "unloaded",
+            model_name=service.model_name,
+            inference_time_ms=last.timing.total_ms - last.timing.queue_ms if last else 0.0,
+            tokens_generated=self.counters["tokens_generated"],
+            tokens_per_second=last.timing.tokens_per_second if last else 0.0,
+            context_length=loaded.plan.n_ctx if loaded else 0,
+            temperature=temperature,
+            hardware_acceleration=loaded.plan.acceleration if loaded else "cpu",
+            extra=extra,
+        )
+
+
+def _ratio(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0
+
+
+def _percentiles(values: deque[float]) -> dict[str, JsonValue]:
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return {f"p{round(share * 100)}": round(ordered[min(last, int(share * len(ordered)))], 3) for share in _SHARES}

@@ -1,0 +1,104 @@
+"""Which model file to serve on this machine, checked, and how to run it: from settings, catalogue and hardware."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from naila.config.catalogue import Catalogue, load_catalogue
+from naila.config.settings import Settings
+from naila.inference.backend import build_info
+from naila.inference.gguf import read_header
+from naila.ports import EnginePlan, ModelHeader
+from naila.services.model_files import ModelChoice, find_model, verify
+from naila.services.verified import VerifiedFiles
+from naila.utils.hardware_detection import EngineOverrides, Hardware, detect_hardware, plan_engine
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Answers the service's two questions, what to load and how, anew each time it asks.
+
+    Attributes:
+        settings: what a person set.
+        catalogue: what is known of model files.
+    """
+
+    settings: Settings
+    catalogue: Catalogue
+
+    @classmethod
+    def of(cls, settings: Settings) -> ModelSource:
+        """Read the catalogue.
+
+        Raises:
+            ConfigurationError: it is wrong.
+        """
+        return cls(settings, load_catalogue(settings.config_dir))
+
+    def hardware(self) -> Hardware:
+        """Return what the machine has now."""
+        return detect_hardware(build_info())
+
+    def plan(self, header: ModelHeader) -> EnginePlan:
+        """Decide how to run a model here.
+
+        Raises:
+            ModelTooLargeError: it does not fit.
+        """
+        return plan_engine(header, self.hardware(), self.overrides)
+
+    @property
+    def overrides(self) -> EngineOverrides:
+        """What a person set of the plan."""
+        settings = self.settings
+        return EngineOverrides(
+            n_threads=settings.llm_threads,
+            n_gpu_layers=settings.llm_gpu_layers,
+            n_ctx=settings.llm_context_size,
+            n_batch=settings.llm_batch_size,
+            max_tokens=settings.llm_max_tokens,
+            gpu_memory_share=settings.llm_gpu_memory_share,
+        )
+
+    def find(self) -> ModelChoice:
+        """Find the file to serve, unchecked.
+
+        Raises:
+            ModelError: there is none that can be served.
+        """
+        return find_model(self.settings.llm_model_path, self.settings.models_dir, self._fits)
+
+    def choose(self) -> Path:
+        """Find the file to serve and check that it is whole. Blocks: run it in a thread.
+
+        Raises:
+            ModelError: there is none that can be served, or it is damaged.
+        """
+        path = self.find().path
+        stamps = VerifiedFiles(self.settings.memory_path.parent)
+        found = verify(path, self.catalogue.by_file(path.name), stamps=stamps)
+        if found.outcome == "unknown":
+            _log.info("%s: nothing says what its SHA-256 should be; `naila models verify` explains", path.name)
+        return path
+
+    def files(self) -> object:
+        """Return a value that changes when the files that `choose` looks at change."""
+        explicit = self.settings.llm_model_path
+        paths = [explicit] if explicit is not None else sorted(self.settings.models_dir.glob("*.gguf"))
+        return tuple(_signature(path) for path in paths)
+
+    def _fits(self, path: Path) -> str:
+        plan = self.plan(read_header(path))
+        return plan.reasons["memory"]
+
+
+def _signature(path: Path) -> tuple[str, int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return str(path), found.st_size, found.st_mtime_ns, found.st_ino

@@ -1,0 +1,103 @@
+"""The whole daemon as tests use it: a real process, real signals, its own folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+START_TIMEOUT_S = 60.0
+
+
+class Brain:
+    """One `naila run` process.
+
+    Args:
+        folder: where its state and its log go.
+        port: the broker's port on the loopback interface.
+        environ: more settings.
+    """
+
+    def __init__(self, folder: Path, port: int, **environ: str) -> None:
+        self.folder = folder
+        self.log_path = folder / "brain.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.environ = {
+            "MQTT_HOST": "127.0.0.1",
+            "MQTT_PORT": str(port),
+            "MQTT_KEEPALIVE_S": "2",
+            "MQTT_CLIENT_ID": "naila-test",
+            "MEMORY_PATH": str(folder / "state" / "naila.db"),
+            "CONFIG_DIR": str(ROOT / "config"),
+            # One thread: two on a busy machine of two cores wait for each other at every barrier.
+            "LLM_THREADS": "1",
+            "LLM_CONTEXT_SIZE": "2048",
+            "LLM_MAX_TOKENS": "64",
+            "LLM_TEMPERATURE": "0",
+            **environ,
+        }
+
+    def start(self, **environ: str) -> Brain:
+        """Start the process; does not wait for anything."""
+        inherited: Mapping[str, str] = {
+            name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TZ", "XDG_CACHE_HOME"}
+        }
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(ROOT / "ai-server" / "main.py"), "run"],
+                cwd=self.folder,
+                env={**inherited, **self.environ, **environ},
+                stdout=log,
+                stderr=log,
+            )
+        return self
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = 20.0) -> int:
+        """Wait for its end and return the exit code."""
+        assert self._process is not None
+        return self._process.wait(timeout_s)
+
+    def stop(self) -> int:
+        """End it in good order and return the exit code."""
+        if self.is_running:
+            self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self.is_running:
+            self.signal(signal.SIGKILL)
+            self.wait()
+
+    def log(self) -> str:
+        """What it has logged."""
+        return self.log_path.read_text(errors="replace")
+
+    def wait_for_log(self, text: str, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Return when its log contains a text."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.log():
+            if time.monotonic() > deadline or not self.is_running:
+                raise AssertionError(f"{text!r} did not come in the log:\n{self.log()}")
+            time.sleep(0.02)
