@@ -33,7 +33,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _runner(args: argparse.Namespace, settings: Settings) -> int:
     async def work() -> int:
-        async with Database(settings.memory_path) as database:
+        async with Database(settings.memory_path, move_corrupt=False) as database:
             code: int = await args.work(args, SqliteConversationMemory(database, max_turns=settings.memory_max_turns))
             return code
 

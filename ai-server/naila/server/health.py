@@ -11,6 +11,7 @@ import naila
 from naila.events import Alert, BrainState, BrainStatus, ComponentHealth, Health, Metrics
 from naila.ports import Clock, Publisher
 from naila.server.notify import Supervisor
+from naila.utils.hardware_detection import MemoryReading
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Reporter:
         publisher: Publisher,
         *,
         metrics: Callable[[], Metrics],
-        memory: Callable[[], tuple[int, int]],
+        memory: Callable[[], MemoryReading],
         supervisor: Supervisor,
         health_interval_s: float,
         metrics_interval_s: float,
@@ -84,7 +85,7 @@ class Reporter:
             pulse: what to report.
             publisher: where to.
             metrics: the figures of the moment.
-            memory: bytes of main memory available and in all.
+            memory: main memory at this moment.
             supervisor: is told the same in its own way.
             health_interval_s: how often health is published.
             metrics_interval_s: how often metrics are published.
@@ -130,19 +131,20 @@ class Reporter:
             self._publisher.publish(self._metrics())
 
     def _watch_memory(self) -> None:
-        available, total = self._memory()
-        is_low = available < total * _LOW_MEMORY_SHARE
+        reading = self._memory()
+        threshold = reading.total * _LOW_MEMORY_SHARE
+        is_low = reading.available < threshold
         if is_low and not self._low_memory:
             self._publisher.publish(
                 Alert(
                     code="low_memory",
                     severity="warning",
                     message=(
-                        f"{available / 2**20:.0f} MiB of memory are left on this machine: close something, "
+                        f"{reading.available / 2**20:.0f} MiB of memory are left on this machine: close something, "
                         "use a smaller model, or lower LLM_CONTEXT_SIZE"
                     ),
-                    value=available,
-                    threshold=total * _LOW_MEMORY_SHARE,
+                    value=reading.available,
+                    threshold=threshold,
                 )
             )
         self._low_memory = is_low

@@ -109,7 +109,8 @@ async def _background_tasks() -> AsyncIterator[Callable[[Coroutine[Any, Any, Non
 @contextlib.asynccontextmanager
 async def _handlers(house: House) -> AsyncIterator[None]:
     """Answer requests; at the end let the running ones finish within the limit."""
-    async with house.mailbox:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(house.mailbox.run(), name="mailbox")
         yield
         await house.mailbox.drain(house.settings.shutdown_timeout_s)
 

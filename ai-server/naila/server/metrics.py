@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Final
 
-import psutil
-
 from naila.events import Alert, ErrorNotice, Intent, JsonValue, Metrics, Outbound, Reply
 from naila.ports import Publisher
 from naila.services.llm_service import LlmService
+from naila.utils.hardware_detection import read_memory
 
 _WINDOW: Final = 1000
 _SHARES: Final = (0.5, 0.95, 0.99)
@@ -75,11 +74,11 @@ class MeteredPublisher:
         """Put the figures of this moment together."""
         loaded = service.loaded
         last = self._last
-        process = psutil.Process()
+        memory = read_memory()
         extra: dict[str, JsonValue] = {
             "queue_depth": queue_depth,
-            "rss_bytes": process.memory_info().rss,
-            "memory_available_bytes": psutil.virtual_memory().available,
+            "rss_bytes": memory.process,
+            "memory_available_bytes": memory.available,
             "prefix_hit_rate": _ratio(self.counters["cached_tokens"], self.counters["prompt_tokens"]),
             "latency_ms": {name: _percentiles(values) for name, values in self._windows.items() if values},
             "counters": {**self.counters, **link},

@@ -1,0 +1,149 @@
+"""The composition root: every part of the daemon, made once, complete at construction."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Final
+
+from naila.agents.mailbox import Mailbox
+from naila.agents.orchestrator import Orchestrator
+from naila.config.patterns import load_patterns
+from naila.config.personas import load_personas
+from naila.config.settings import Settings
+from naila.events import ComponentHealth, Metrics
+from naila.inference.sampling import Sampling
+from naila.memory.conversation_memory import SqliteConversationMemory
+from naila.memory.database import Database
+from naila.mqtt.codec import Codec
+from naila.mqtt.link import MqttLink
+from naila.mqtt.topics import Topics
+from naila.server.health import Pulse, Reporter
+from naila.server.metrics import MeteredPublisher
+from naila.server.model_keeper import ModelKeeper
+from naila.server.model_source import ModelSource
+from naila.server.notify import Supervisor
+from naila.services.llm_service import LlmService
+from naila.utils.hardware_detection import read_memory
+
+_LINK_STALL_S: Final = 30.0
+_ENGINE_GRACE_S: Final = 60.0
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now(self) -> datetime:
+        """Return the local time, aware of its zone."""
+        return datetime.now().astimezone()
+
+    def monotonic(self) -> float:
+        """Return seconds that never jump."""
+        return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The parts that the lifecycle starts and stops."""
+
+    settings: Settings
+    database: Database
+    link: MqttLink
+    service: LlmService
+    keeper: ModelKeeper
+    mailbox: Mailbox
+    pulse: Pulse
+    reporter: Reporter
+
+    def stalls(self) -> list[str]:
+        """Name what makes no progress: what the watchdog must not be fed for."""
+        settings = self.settings
+        stalled = []
+        if time.monotonic() - self.link.status.last_progress > _LINK_STALL_S + 2 * settings.mqtt_keepalive_s:
+            stalled.append("the broker connection")
+        if self.service.stalled_for() > settings.llm_timeout_s + _ENGINE_GRACE_S:
+            stalled.append("the engine")
+        return stalled
+
+
+def build(settings: Settings, supervisor: Supervisor) -> House:
+    """Make every part and connect it; nothing runs yet.
+
+    Raises:
+        ConfigurationError: a data file or a TLS file is wrong.
+    """
+    clock = SystemClock()
+    source = ModelSource.of(settings)
+    topics = Topics(settings.mqtt_topic_root)
+    codec = Codec(topics, settings.mqtt_max_payload_bytes, lambda: secrets.token_hex(8))
+    database = Database(settings.memory_path)
+    memory = SqliteConversationMemory(database, max_turns=settings.memory_max_turns)
+    service = LlmService(
+        choose=source.choose,
+        plan=source.plan,
+        max_tokens=settings.llm_max_tokens,
+        sampling=Sampling(temperature=settings.llm_temperature, top_p=settings.llm_top_p, seed=settings.llm_seed),
+        on_progress=lambda share: keeper.progress(share),
+    )
+    link = MqttLink(
+        settings,
+        codec,
+        topics,
+        accept=lambda event: mailbox.accept(event),
+        birth=lambda: pulse.status(),
+        intake=False,
+    )
+    publisher = MeteredPublisher(link, slow_threshold_s=settings.llm_slow_threshold_s)
+    keeper = ModelKeeper(service, files=source.files, alert=publisher.publish, on_change=lambda: pulse.changed.set())
+    orchestrator = Orchestrator(
+        personas=load_personas(settings.config_dir / "personas"),
+        persona=settings.persona,
+        phrasebook=load_patterns(settings.config_dir / "patterns.yaml"),
+        model=service,
+        memory=memory,
+        publisher=publisher,
+        clock=clock,
+        timeout_s=settings.llm_timeout_s,
+        max_tokens=settings.llm_max_tokens,
+    )
+    mailbox = Mailbox(
+        turns=orchestrator,
+        memory=memory,
+        publisher=publisher,
+        clock=clock,
+        max_per_device=settings.queue_max_per_device,
+    )
+    pulse = Pulse({"mqtt": lambda: _link_health(link), "llm": keeper.health, "memory": lambda: _OK}, clock)
+
+    def metrics() -> Metrics:
+        status = link.status
+        return publisher.snapshot(
+            service,
+            temperature=settings.llm_temperature,
+            failed=keeper.failed,
+            queue_depth=mailbox.waiting,
+            link={f"mqtt_{name}": value for name, value in asdict(status).items() if type(value) is int},
+        )
+
+    reporter = Reporter(
+        pulse,
+        publisher,
+        metrics=metrics,
+        memory=read_memory,
+        supervisor=supervisor,
+        health_interval_s=settings.health_interval_s,
+        metrics_interval_s=settings.metrics_interval_s,
+    )
+    return House(settings, database, link, service, keeper, mailbox, pulse, reporter)
+
+
+_OK: Final = ComponentHealth(status="ok")
+
+
+def _link_health(link: MqttLink) -> ComponentHealth:
+    status = link.status
+    if status.connected:
+        return ComponentHealth(status="degraded" if status.error else "ok", detail=status.error)
+    return ComponentHealth(status="down", detail=status.error or "connecting")
