@@ -1,1 +1,1 @@
-"""The MQTT contract: topics, codec, client and embedded broker."""
+"""The MQTT edge: topics, wire forms, the link to the broker and an embedded broker."""

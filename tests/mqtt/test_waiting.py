@@ -1,0 +1,122 @@
+"""How long is waited for a broker, and what waits to be sent to it."""
+
+import random
+
+from naila.mqtt.backoff import Backoff, Rivalry
+from naila.mqtt.publication import Publication
+from naila.mqtt.sending import MAX_UNWRITTEN, MAX_WAITING, SendQueue
+
+
+def message(topic: str, *, retain: bool = False, qos: int = 1) -> Publication:
+    return Publication(topic=topic, qos=qos, retain=retain)
+
+
+def test_waits_grow_to_a_second_and_then_with_the_outage() -> None:
+    backoff = Backoff(random.Random(1))
+    assert backoff.next(0) <= 0.1
+    assert backoff.next(0) <= 0.2
+    assert max(backoff.next(20) for _ in range(200)) <= 1
+    assert 9 < max(backoff.next(300) for _ in range(200)) <= 10
+    assert 29 < max(backoff.next(1e6) for _ in range(200)) <= 30
+
+
+def test_a_stable_connection_makes_the_next_wait_short() -> None:
+    backoff = Backoff(random.Random(1))
+    for _ in range(100):
+        backoff.next(1000)
+    backoff.reset()
+    assert backoff.next(0) <= 0.1
+
+
+def test_a_floor_keeps_its_jitter() -> None:
+    waits = [Backoff(random.Random(seed)).next(0, at_least=5) for seed in range(100)]
+    assert all(5 <= wait <= 10 for wait in waits)
+    assert max(waits) - min(waits) > 3
+
+
+def test_a_restarted_broker_is_found_within_a_second() -> None:
+    late = 0
+    for seed in range(1000):
+        rng = random.Random(seed)
+        back_at, now, backoff = rng.uniform(0.5, 20), 0.0, Backoff(rng)
+        while now < back_at:
+            now += backoff.next(now)
+        late += now - back_at > 1
+    assert late == 0
+
+
+def test_a_rival_is_noticed_by_losses_at_a_broker_that_is_there() -> None:
+    rivalry = Rivalry()
+    assert [rivalry.lost(now) for now in (0, 1, 2, 3)] == [False, False, False, True]
+    rivalry.broker_was_away()
+    assert [rivalry.lost(now) for now in (4, 5, 6)] == [False, False, False]
+    assert not Rivalry().lost(0)
+    slow = Rivalry()
+    assert not any(slow.lost(now) for now in range(0, 600, 30))
+
+
+def test_order_and_window() -> None:
+    queue = SendQueue(window=2)
+    for name in "abc":
+        queue.put(message(name))
+    first, second = queue.take(), queue.take()
+    assert first
+    assert second
+    queue.sent(1, first)
+    queue.sent(2, second)
+    assert queue.take() is None
+    assert queue.done(1) == message("a")
+    assert queue.take() == message("c")
+
+
+def test_at_the_bound_the_oldest_goes() -> None:
+    queue = SendQueue(window=1)
+    for number in range(MAX_WAITING):
+        assert queue.put(message(str(number))) is None
+    assert queue.put(message("new")) == message("0")
+    assert queue.dropped == 1
+    assert queue.take() == message("1")
+
+
+def test_of_retained_messages_only_the_last_of_a_topic_waits() -> None:
+    queue = SendQueue(window=9)
+    queue.put(message("status", retain=True))
+    queue.put(message("reply"))
+    queue.put(Publication(topic="status", payload=b"new", qos=1, retain=True))
+    assert [queue.take(), queue.take(), queue.take()] == [
+        message("reply"),
+        Publication(topic="status", payload=b"new", qos=1, retain=True),
+        None,
+    ]
+
+
+def test_what_flew_when_the_library_changed_waits_again_in_front() -> None:
+    queue = SendQueue(window=2)
+    for mid, name in enumerate("ab"):
+        queue.sent(mid, message(name))
+    queue.put(message("c"))
+    queue.take_back()
+    assert [queue.take(), queue.take(), queue.take()] == [message("a"), message("b"), message("c")]
+
+
+def test_unacknowledged_messages_are_bounded_too() -> None:
+    queue = SendQueue(window=1)
+    for mid in range(MAX_UNWRITTEN):
+        assert queue.may_write_unacknowledged()
+        queue.sent(mid, message("stream", qos=0))
+    assert not queue.may_write_unacknowledged()
+    queue.done(0)
+    assert queue.may_write_unacknowledged()
+    queue.disconnected()
+    assert queue.dropped == 1
+
+
+async def test_drained_when_everything_was_acknowledged() -> None:
+    queue = SendQueue(window=1)
+    await queue.drained()
+    queue.put(message("a"))
+    taken = queue.take()
+    assert taken
+    queue.sent(1, taken)
+    queue.done(1)
+    await queue.drained()
