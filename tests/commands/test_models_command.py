@@ -95,7 +95,7 @@ def test_info_of_a_model_that_is_not_here_says_how_to_fetch_it(
 ) -> None:
     assert run(settings, "info", "LARGE") == 0
     out = capsys.readouterr().out
-    assert "huggingface.co/maker/large" in out
+    assert "Hugging Face hub (maker/large)" in out
     assert "not here: naila models pull large" in out
     code, facts = in_json(settings, capsys, "info", "large")
     assert code == 0

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, str(ROOT / "ai-server" / "main.py"))
 START_TIMEOUT_S = 60.0
+
+
+def _inherited() -> Mapping[str, str]:
+    """Return what a process needs of this one's environment, and no setting."""
+    return {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TZ"}}
 
 
 class Brain:
@@ -44,18 +50,28 @@ class Brain:
 
     def start(self, **environ: str) -> Brain:
         """Start the process; does not wait for anything."""
-        inherited: Mapping[str, str] = {
-            name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TZ", "XDG_CACHE_HOME"}
-        }
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "ai-server" / "main.py"), "run"],
+                [*COMMAND, "run"],
                 cwd=self.folder,
-                env={**inherited, **self.environ, **environ},
+                env={**_inherited(), **self.environ, **environ},
                 stdout=log,
                 stderr=log,
             )
         return self
+
+    def command(self, *arguments: str, stdin: str = "", timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run another `naila` command with the same settings."""
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env={**_inherited(), **self.environ},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
 
     @property
     def pid(self) -> int:
@@ -94,10 +110,10 @@ class Brain:
         """What it has logged."""
         return self.log_path.read_text(errors="replace")
 
-    def wait_for_log(self, text: str, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Return when its log contains a text."""
+    def wait_for_log(self, text: str, timeout_s: float = START_TIMEOUT_S, *, times: int = 1) -> None:
+        """Return when its log contains a text, so many times."""
         deadline = time.monotonic() + timeout_s
-        while text not in self.log():
+        while self.log().count(text) < times:
             if time.monotonic() > deadline or not self.is_running:
                 raise AssertionError(f"{text!r} did not come in the log:\n{self.log()}")
             time.sleep(0.02)

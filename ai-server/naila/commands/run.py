@@ -54,7 +54,7 @@ async def _serve(args: argparse.Namespace, settings: Settings) -> int:
         try:
             wanted.append(load_settings(env_file=args.env_file, yaml_file=args.yaml_file))
         except ConfigurationError as exc:
-            _log.error("SIGHUP: the new settings are wrong, the old ones stay:\n%s", exc)  # noqa: TRY400
+            _log.error("SIGHUP: the new settings are wrong, the old ones stay:\n%s", exc)
         else:
             stop.set()
 
