@@ -1,0 +1,175 @@
+"""Fakes of the ports: small, scripted, and telling what they were asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from naila.errors import (
+    DeadlineExceededError,
+    GenerationCancelledError,
+    ModelNotLoadedError,
+    NailaError,
+    StorageError,
+)
+from naila.events import ErrorNotice, FinishReason, Intent, Outbound, Reply, StreamItem, Usage
+from naila.ports import (
+    Cancellation,
+    ChatMessage,
+    Fact,
+    Generation,
+    Recollection,
+    SamplingOptions,
+    TextPiece,
+    Turn,
+)
+
+# A Friday in winter, in a zone that is not UTC.
+NOON = datetime(2026, 11, 20, 12, 34, tzinfo=UTC)
+
+
+@dataclass
+class FakeLanguageModel:
+    """Says its script, one piece a token; the last answer is repeated when the script is at its end.
+
+    Attributes:
+        answers: what it says, answer by answer.
+        finish_reason: how its answers end.
+        fails_after: after so many pieces `failure` is raised.
+        hold_after: after so many pieces it waits until `go` is set, or it is cancelled.
+        deaf: it doesn't listen to cancellation.
+    """
+
+    answers: Sequence[Sequence[str]] = (("All ", "is ", "well."),)
+    finish_reason: FinishReason = "stop"
+    fails_after: int | None = None
+    failure: NailaError = field(default_factory=lambda: ModelNotLoadedError("no model"))
+    hold_after: int | None = None
+    deaf: bool = False
+    is_loaded: bool = True
+    model_name: str | None = "fake"
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    holding: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: list[list[ChatMessage]] = field(default_factory=list)
+    options: list[SamplingOptions | None] = field(default_factory=list)
+
+    async def generate_streaming(
+        self,
+        messages: Sequence[ChatMessage],
+        options: SamplingOptions | None = None,
+        *,
+        cancellation: Cancellation | None = None,
+    ) -> AsyncGenerator[TextPiece | Generation]:
+        self.asked.append(list(messages))
+        self.options.append(options)
+        stopped = Cancellation() if cancellation is None or self.deaf else cancellation
+        stopped.subscribe(lambda _: self.go.set())
+        pieces = self.answers[min(len(self.asked), len(self.answers)) - 1]
+        said: list[str] = []
+        for piece in [*pieces, ""]:
+            if len(said) == self.fails_after:
+                raise self.failure
+            if len(said) == self.hold_after:
+                self.holding.set()
+                await self.go.wait()
+            if stopped.cause is not None:
+                error = DeadlineExceededError if stopped.cause == "deadline" else GenerationCancelledError
+                raise error("stopped", partial=self._generation(said))
+            if piece:
+                said.append(piece)
+                yield TextPiece(piece)
+            await asyncio.sleep(0)
+        yield self._generation(said)
+
+    def _generation(self, said: list[str]) -> Generation:
+        usage = Usage(prompt_tokens=10, completion_tokens=len(said))
+        text = "".join(said)
+        return Generation(text=text, finish_reason=self.finish_reason, usage=usage, model="fake", tokens_per_second=9.0)
+
+
+@dataclass
+class FakePublisher:
+    """Keeps what was published, and to which request."""
+
+    published: list[Outbound] = field(default_factory=list)
+    requests: list[Intent | None] = field(default_factory=list)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def publish(self, event: Outbound, *, to: Intent | None = None) -> None:
+        self.published.append(event)
+        self.requests.append(to)
+        self._news.set()
+
+    @property
+    def replies(self) -> list[Reply]:
+        return [event for event in self.published if isinstance(event, Reply)]
+
+    @property
+    def notices(self) -> list[ErrorNotice]:
+        return [event for event in self.published if isinstance(event, ErrorNotice)]
+
+    @property
+    def stream(self) -> list[StreamItem]:
+        return [event for event in self.published if isinstance(event, StreamItem)]
+
+    async def until(self, count: int) -> None:
+        """Wait until so many replies and notices were published."""
+        while len(self.replies) + len(self.notices) < count:
+            self._news.clear()
+            await self._news.wait()
+
+
+@dataclass
+class FakeMemory:
+    """Remembers in lists; `broken` makes it fail like a database."""
+
+    turns: list[Turn] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    replies: dict[tuple[str, str], Reply] = field(default_factory=dict)
+    asked_for: list[str | None] = field(default_factory=list)
+    broken: bool = False
+
+    async def recall(self, device_id: str, conversation_id: str, user_id: str | None) -> Recollection:
+        self._check()
+        self.asked_for.append(user_id)
+        mine = [t for t in self.turns if (t.device_id, t.conversation_id) == (device_id, conversation_id)]
+        return Recollection(tuple(mine), tuple(Fact(key, value) for key, value in self.facts.items()))
+
+    async def remember(self, turn: Turn, facts: Sequence[Fact], reply: Reply) -> None:
+        self._check()
+        self.turns.append(turn)
+        self.facts |= {fact.key: fact.value for fact in facts}
+        self.replies[reply.device_id, reply.id] = reply
+
+    async def answered(self, device_id: str, request_id: str) -> Reply | None:
+        self._check()
+        return self.replies.get((device_id, request_id))
+
+    def _check(self) -> None:
+        if self.broken:
+            raise StorageError("disk full")
+
+
+@dataclass
+class FakeClock:
+    """Stands still until told otherwise."""
+
+    at: datetime = NOON
+    seconds: float = 1000.0
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def advance(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+        self.seconds += seconds
+
+
+def an_intent(text: str = "Hello", **changes: object) -> Intent:
+    """A request, as simple as can be."""
+    return replace(Intent(device_id="r2", id="q1", text=text), **changes)  # type: ignore[arg-type]
