@@ -135,9 +135,16 @@ class LanguageModel(Protocol):
         messages: Sequence[ChatMessage],
         options: SamplingOptions | None = None,
         *,
+        session: str | None = None,
         cancellation: Cancellation | None = None,
     ) -> AsyncIterator[TextPiece | Generation]:
         """Yield text pieces, then the one `Generation`, whose text is the pieces together.
+
+        Args:
+            messages: the conversation, the new words last.
+            options: how the answer is drawn.
+            session: names the conversation, `device/conversation`: what was read of it before need not be read again.
+            cancellation: ends the answer early.
 
         Raises:
             ModelNotLoadedError: there is no model to ask.

@@ -54,15 +54,18 @@ class FakeLanguageModel:
     holding: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[list[ChatMessage]] = field(default_factory=list)
     options: list[SamplingOptions | None] = field(default_factory=list)
+    sessions: list[str | None] = field(default_factory=list)
 
     async def generate_streaming(
         self,
         messages: Sequence[ChatMessage],
         options: SamplingOptions | None = None,
         *,
+        session: str | None = None,
         cancellation: Cancellation | None = None,
     ) -> AsyncGenerator[TextPiece | Generation]:
         self.asked.append(list(messages))
+        self.sessions.append(session)
         self.options.append(options)
         stopped = Cancellation() if cancellation is None or self.deaf else cancellation
         stopped.subscribe(lambda _: self.go.set())

@@ -13,8 +13,12 @@ compiled once, without a checkpointer: a turn that is interrupted is asked again
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
+
+# LangGraph's tracer would send every turn to a cloud wherever these happen to be set for another program.
+os.environ["LANGSMITH_TRACING"] = os.environ["LANGCHAIN_TRACING_V2"] = "false"
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -31,6 +35,8 @@ from naila.ports import Recollection
 
 TurnGraph: TypeAlias = CompiledStateGraph[TurnState, TurnContext, TurnState, TurnState]
 Route: TypeAlias = Literal["answer_clock", "generate", "answer_pattern"]
+
+HONEST_INTENTS: Final = frozenset({"capabilities", "command", "help"})
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +79,14 @@ async def recall(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
 
 
 async def decide(state: TurnState, runtime: Runtime[TurnContext]) -> Route:
-    """Choose who answers: the clock where it knows, else the model, else the patterns."""
+    """Choose who answers: the clock where it knows, else the model, else the patterns.
+
+    What the robot can do, and whether it will do it, is not for a model to say: it would promise anything.
+    """
     if state["understanding"].clock is not None:
         return "answer_clock"
+    if state["understanding"].intent in HONEST_INTENTS:
+        return "answer_pattern"
     return "generate" if runtime.context.model.is_loaded else "answer_pattern"
 
 
@@ -91,12 +102,13 @@ async def answer_clock(state: TurnState, runtime: Runtime[TurnContext]) -> TurnS
 
 
 async def answer_pattern(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
-    """Answer without a model, and say so."""
-    context = runtime.context
+    """Answer without the model, and say so where it is missing."""
+    context, understanding = runtime.context, state["understanding"]
     voice = _voice(context)
-    text = voice.answer(state["understanding"], state["recollection"], state["request"].id)
-    context.speech.say(voice.degraded(text))
-    return {"draft": Draft(text=context.speech.text, source="pattern", degraded=True)}
+    text = voice.answer(understanding, state["recollection"], state["request"].id)
+    degraded = understanding.intent not in HONEST_INTENTS or not context.model.is_loaded
+    context.speech.say(voice.degraded(text) if degraded else text)
+    return {"draft": Draft(text=context.speech.text, source="pattern", degraded=degraded)}
 
 
 async def generate(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:

@@ -124,7 +124,10 @@ async def _ask(
     try:
         async with _patience(stop):
             stream = context.model.generate_streaming(
-                messages, sampling(request, context.max_tokens), cancellation=stop
+                messages,
+                sampling(request, context.max_tokens),
+                session=f"{request.device_id}/{request.conversation_id}",
+                cancellation=stop,
             )
             async with aclosing(cast("AsyncGenerator[TextPiece | Generation]", stream)) as items:
                 async for item in items:
