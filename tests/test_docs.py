@@ -43,7 +43,7 @@ def shown_default(name: str, field: FieldInfo) -> str:
 
 
 def is_auto(name: str) -> bool:
-    return name in {"llm_threads", "llm_gpu_layers"}
+    return name in {"llm_threads", "llm_gpu_layers", "llm_kv_cells"}
 
 
 def allowed(name: str, field: FieldInfo) -> str:

@@ -18,6 +18,7 @@
     │   └── DownloadError
     └── GenerationError             one request failed, the model lives on
         ├── ContextOverflowError    the prompt cannot be made to fit
+        ├── EngineBusyError         too many requests wait for the model
         ├── EngineFailedError       llama.cpp reported a failure while decoding
         └── GenerationStoppedError  ended early; `partial` holds what was written
             ├── GenerationCancelledError
@@ -178,6 +179,10 @@ class ContextOverflowError(GenerationError):
         super().__init__(message)
         self.tokens = tokens
         self.limit = limit
+
+
+class EngineBusyError(GenerationError):
+    """Too many requests wait for the model; come back later."""
 
 
 class EngineFailedError(GenerationError):

@@ -152,6 +152,14 @@ class LanguageModel(Protocol):
         """
         ...
 
+    async def read_in(self, messages: Sequence[ChatMessage], *, session: str | None = None) -> None:
+        """Read a prompt into the KV cache and answer nothing; the next request that begins like it is warm.
+
+        Raises as `generate_streaming` does. Where its task is cancelled, the reading ends; what was read may stay. A
+        model without such a cache does nothing.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
@@ -323,7 +331,9 @@ class EnginePlan:
         n_threads: threads that decode.
         n_threads_batch: threads that read prompts in.
         n_gpu_layers: layers on the GPU, 0 for none.
-        n_ctx: tokens of context.
+        n_ctx: tokens of context that one conversation may have.
+        n_cells: tokens that the KV cache holds, for all conversations together.
+        n_sequences: conversations that the KV cache can tell apart.
         n_batch: most tokens in one decode call.
         use_mmap: map the file instead of reading it.
         acceleration: where it will run.
@@ -336,6 +346,8 @@ class EnginePlan:
     n_threads_batch: int
     n_gpu_layers: int
     n_ctx: int
+    n_cells: int
+    n_sequences: int
     n_batch: int
     use_mmap: bool
     acceleration: Literal["cpu", "cuda", "metal", "vulkan"]

@@ -5,6 +5,7 @@ import logging
 import sqlite3
 import stat
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -249,3 +250,23 @@ async def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"photos\.db: it is another program's database \(its tables: photos\)"):
         async with Database(path):
             pass
+
+
+async def test_failing_and_working_again_is_told_once_each(tmp_path: Path) -> None:
+    """Reading heals no writing: a full disk can still be read."""
+    told: list[StorageError | None] = []
+    path = tmp_path / "naila.db"
+    async with Database(path, busy_timeout_s=0.01, on_health=told.append) as database:
+        await database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+        assert (told, database.error) == ([], None)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for _ in range(2):
+                with pytest.raises(StorageError):
+                    await database.run(lambda connection: connection.execute("DELETE FROM facts"))
+                await database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+            assert [str(error) for error in told] == [str(database.error)]
+            other.execute("ROLLBACK")
+        await database.run(lambda connection: connection.execute("DELETE FROM facts"))
+    assert told[1:] == [None]
+    assert database.error is None

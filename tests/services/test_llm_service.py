@@ -18,9 +18,10 @@ from naila.errors import (
     ModelNotFoundError,
     ModelNotLoadedError,
 )
+from naila.inference.prompt import fit
 from naila.inference.sampling import Sampling
 from naila.ports import Cancellation, ChatMessage, EnginePlan, Generation, ModelHeader, SamplingOptions, TextPiece
-from naila.services.llm_service import LlmService, fit
+from naila.services.llm_service import LlmService
 
 pytestmark = pytest.mark.model
 
@@ -36,7 +37,9 @@ def plan_for(header: ModelHeader) -> EnginePlan:
         n_threads_batch=1,
         n_gpu_layers=0,
         n_ctx=1024,
-        n_batch=256,
+        n_cells=4096,
+        n_sequences=8,
+        n_batch=63,
         use_mmap=True,
         acceleration="cpu",
         needed_bytes=0,
@@ -45,9 +48,15 @@ def plan_for(header: ModelHeader) -> EnginePlan:
     )
 
 
-@pytest.fixture
-async def llm(model_path: Path) -> AsyncIterator[LlmService]:
-    service = LlmService(choose=lambda: model_path, plan=plan_for, max_tokens=64, sampling=Sampling(temperature=0))
+@pytest.fixture(params=["thread", "process"])
+async def llm(model_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[LlmService]:
+    service = LlmService(
+        choose=lambda: model_path,
+        plan=plan_for,
+        max_tokens=64,
+        sampling=Sampling(temperature=0),
+        worker=request.param,
+    )
     await service.load_model()
     yield service
     await service.unload_model()
@@ -141,7 +150,7 @@ async def test_a_consumer_that_leaves_stops_the_engine(llm: LlmService) -> None:
         assert (await llm.generate_chat(HELLO, GREEDY)).text
 
 
-async def test_requests_at_once_are_answered_one_after_another(llm: LlmService) -> None:
+async def test_requests_at_once_are_all_answered_alike(llm: LlmService) -> None:
     answers = await asyncio.gather(*(llm.generate_chat(HELLO, GREEDY) for _ in range(4)))
     assert len({answer.text for answer in answers}) == 1
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -117,3 +117,6 @@ class Brain:
             if time.monotonic() > deadline or not self.is_running:
                 raise AssertionError(f"{text!r} did not come in the log:\n{self.log()}")
             time.sleep(0.02)
+
+
+BrainMaker = Callable[..., Brain]

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from pydantic import SecretStr
-
-from naila.config.catalogue import load_catalogue
-from naila.config.patterns import load_patterns
-from naila.config.personas import choose_persona, load_personas
 from naila.config.settings import Settings, variable
+from naila.server.notify import Supervisor
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,15 +38,14 @@ def _show(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _check(_args: argparse.Namespace, settings: Settings) -> int:
-    # The settings themselves were checked on the way here; every loader raises ConfigurationError.
-    load_patterns(settings.config_dir / "patterns.yaml")
-    choose_persona(load_personas(settings.config_dir / "personas"), settings.persona)
-    load_catalogue(settings.config_dir)
+    from naila.server.wiring import build  # noqa: PLC0415 - slow to import, and no other command here needs it
+
+    # The settings themselves were checked on the way here; what cannot be built raises ConfigurationError.
+    build(settings, Supervisor({}))
     print("settings, personas, patterns and the model catalogue are all right")
     return 0
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, SecretStr):
-        return "(set, not shown)"
-    return str(value) if isinstance(value, Path) else value
+    """Return what JSON can hold; of anything else its own text, which for a secret is stars."""
+    return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -109,6 +109,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
             "batch_threads": loaded.n_threads_batch,
             "gpu_layers": loaded.n_gpu_layers,
             "context": loaded.n_ctx,
+            "cells": loaded.n_cells,
             "batch": loaded.n_batch,
             "mmap": "on" if loaded.use_mmap else "off",
             "memory": f"{loaded.needed_bytes / 1e6:.0f} MB",

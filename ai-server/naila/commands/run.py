@@ -11,7 +11,6 @@ from naila.config.settings import Settings, load_settings
 from naila.errors import ConfigurationError
 from naila.mqtt.topics import INTENT, Topics
 from naila.server import logs
-from naila.server.lifecycle import serve
 from naila.server.notify import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -29,15 +28,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(args: argparse.Namespace, settings: Settings) -> int:
-    if settings.llm_mode == "api":
-        raise ConfigurationError(
-            "LLM_MODE='api': answers from a model server are not built yet; set LLM_MODE=inprocess, "
-            "which runs the model in this daemon"
-        )
     return asyncio.run(_serve(args, settings))
 
 
 async def _serve(args: argparse.Namespace, settings: Settings) -> int:
+    # Here, because every other command would wait for these to be imported.
+    from naila.server.lifecycle import serve  # noqa: PLC0415
+    from naila.server.wiring import build  # noqa: PLC0415
+
     loop = asyncio.get_running_loop()
     supervisor = Supervisor()
     stop = asyncio.Event()
@@ -47,15 +45,21 @@ async def _serve(args: argparse.Namespace, settings: Settings) -> int:
         if stop.is_set() and wanted[-1] is None:
             _log.warning("second signal: leaving at once")
             signal.raise_signal(signal.SIGKILL)
+        supervisor.stopping()
         wanted.append(None)
         stop.set()
 
     def reload() -> None:
+        if wanted[-1] is None:
+            return
         try:
-            wanted.append(load_settings(env_file=args.env_file, yaml_file=args.yaml_file))
+            settings = load_settings(env_file=args.env_file, yaml_file=args.yaml_file)
+            build(settings, supervisor)  # a house that cannot be built is found out while the old one stands
         except ConfigurationError as exc:
             _log.error("SIGHUP: the new settings are wrong, the old ones stay:\n%s", exc)
         else:
+            supervisor.reloading()
+            wanted.append(settings)
             stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

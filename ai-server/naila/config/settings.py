@@ -71,7 +71,13 @@ class Settings(BaseModel):
         None, description="GGUF file to serve (alias MODEL_PATH). Empty: the largest in MODELS_DIR that fits."
     )
     llm_mode: Literal["inprocess", "api"] = Field("inprocess", description="Where the model runs: inprocess.")
-    llm_context_size: int = Field(4096, ge=256, le=1_048_576, description="Context in tokens, shared by all turns.")
+    llm_context_size: int = Field(4096, ge=256, le=1_048_576, description="Context in tokens of one conversation.")
+    llm_kv_cells: Annotated[int | None, Auto] = Field(
+        None,
+        ge=256,
+        le=16_777_216,
+        description="Tokens that the KV cache holds, all conversations together. auto: eight contexts, where they fit.",
+    )
     llm_max_tokens: int = Field(512, ge=1, le=131_072, description="Most tokens in one answer.")
     llm_temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature, 0 is greedy.")
     llm_top_p: float = Field(0.9, gt=0, le=1, description="Nucleus sampling.")
@@ -93,6 +99,15 @@ class Settings(BaseModel):
     )
     llm_timeout_s: float = Field(120, gt=0, le=86_400, description="An answer that takes longer is cut there.")
     llm_slow_threshold_s: float = Field(10, gt=0, le=86_400, description="An answer that takes longer raises an alert.")
+    llm_kv_disk_mb: int = Field(
+        1024,
+        ge=0,
+        le=1_048_576,
+        description="Disk for the KV of conversations, beside the database, in MB; 0: none.",
+    )
+    llm_worker: Literal["process", "thread"] = Field(
+        "process", description="Where the engine lives: in a child process that may die alone, or in the daemon."
+    )
     models_dir: Path = Field(Path("models"), description="Where model files are looked for and downloaded to.")
 
     mqtt_host: OptionalText = Field(None, description="The broker. Empty: an embedded one on the loopback interface.")

@@ -14,14 +14,16 @@ from naila.ports import BuildInfo, GpuDevice
 
 _log = logging.getLogger("naila.llama_cpp")
 
-_LEVELS: Final = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
+_ERROR: Final = 4
 _CONTINUE: Final = 5
 _INTEGRATED: Final = 2  # GGML_BACKEND_DEVICE_TYPE_IGPU
 _GPU_TYPES: Final = (1, _INTEGRATED)
 
 
 class _NativeLog:
-    """Receives llama.cpp's log lines; its chatter is DEBUG here, and the last errors explain a failed load.
+    """Receives llama.cpp's log lines: all of them are DEBUG here, and the last errors explain what failed.
+
+    It calls an error what we asked for, such as an aborted decode, so its own levels are not passed on.
 
     Called from whichever native thread speaks, so a line is put together for each thread.
     """
@@ -42,11 +44,10 @@ class _NativeLog:
             self._emit(getattr(self._parts, "level", 0), current.strip())
 
     def _emit(self, level: int, line: str) -> None:
-        severity = _LEVELS.get(level, logging.DEBUG)
-        if severity >= logging.ERROR and line:
+        if level == _ERROR and line:
             with self._lock:
                 self._errors = [*self._errors[-4:], line]
-        _log.log(severity, "%s", line)
+        _log.debug("%s", line)
 
     def take_errors(self) -> str:
         """Return and forget the last error lines, as one."""

@@ -1,219 +1,309 @@
-"""The engine: one thread that owns the context and answers one request after another.
+"""The engine: one thread that owns the context and answers many requests at once.
 
-What a request shares with the one before it, from the first token on, stays in the KV cache and is not read again.
-Nobody else touches the context, so nothing here needs a lock but the queue.
+Continuous batching: requests join and leave between steps. A step is one `llama_decode` over one token of every request
+that writes and a chunk of those that are being read in (`naila.inference.scheduler` divides it). What the KV cache
+already holds of a prompt is not read again (`naila.inference.prefix_cache`).
+
+A request is its tokens; what of them its slot holds has been decoded, the rest is unread. That is all the state there
+is: a request that reads, one that writes and one that was thrown out and let in again differ only in how many tokens
+are unread. Nobody but this thread touches the context, so nothing needs a lock but the way in.
+
+Source of the idea: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from array import array
 from typing import Final
 
-import llama_cpp
-
-from naila.errors import EngineFailedError, GenerationError
-from naila.events import FinishReason, Usage
+from naila.errors import ContextOverflowError, EngineBusyError, EngineFailedError, GenerationError
+from naila.events import FinishReason
+from naila.inference.backend import native_log
+from naila.inference.batch import Batch
+from naila.inference.job import EngineFigures, EngineLimits, Job
+from naila.inference.kv import NativeKv
+from naila.inference.kv_store import KvStore
 from naila.inference.model import AbortFlag, Model
-from naila.inference.sampling import Sampler, Sampling
+from naila.inference.prefix_cache import CacheFigures
+from naila.inference.request import Completion, Request
+from naila.inference.sampling import Sampler
+from naila.inference.scheduler import FairShares, share_step
 from naila.inference.text import TextAssembler
+from naila.inference.warmth import Warmth
 from naila.ports import StopCause
 
 _log = logging.getLogger(__name__)
 
+_NO_ROOM: Final = 1
 _ABORTED: Final = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
-    """How a request ended.
-
-    Attributes:
-        finish_reason: why.
-        usage: exact counts.
-        ttft_ms: from the engine's start on it to the first token.
-        total_ms: from the engine's start on it to the end.
-        decode_s: spent on the tokens after the first.
-    """
-
-    finish_reason: FinishReason
-    usage: Usage
-    ttft_ms: float
-    total_ms: float
-    decode_s: float
-
-
-@dataclass(slots=True, kw_only=True)
-class Request:
-    """One prompt to complete. The callbacks run on the engine's thread and must return at once.
-
-    Attributes:
-        prompt: its tokens, at least one, fewer than the context holds.
-        max_tokens: bound on the answer.
-        sampling: how tokens are drawn.
-        stop: strings that end the answer.
-        on_text: told each piece of text.
-        on_end: told once how it ended, or what failed.
-    """
-
-    prompt: Sequence[int]
-    max_tokens: int
-    sampling: Sampling
-    stop: tuple[str, ...]
-    on_text: Callable[[str], None]
-    on_end: Callable[[Completion | GenerationError], None]
-    cause: StopCause | None = field(default=None, init=False)
+_GROWTH: Final = 8
+_IDLE_S: Final = 1.0
 
 
 class Engine:
-    """Runs requests in the order of their arrival on its own thread, from construction to `close`."""
+    """Works from construction to `close`."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, limits: EngineLimits | None = None, store: KvStore | None = None) -> None:
         self._model = model
+        self._limits = limits or EngineLimits()
         self._abort = AbortFlag(model.context)
-        self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._batch = Batch(model.n_batch)
+        self._warmth = Warmth(NativeKv(model), store, cells=model.n_cells, sequences=model.n_sequences)
+        self._cache = self._warmth.cache
+        self._shares = FairShares()
+        self._arrivals = itertools.count()
+        self._mail: queue.SimpleQueue[Request | str | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._running: Request | None = None
+        self._accepted = 0
+        self._in_step: frozenset[Request] = frozenset()
+        self._waiting: list[Job] = []
+        self._running: list[Job] = []
         self._closing = False
-        self._held: list[int] = []  # the tokens whose KV the context holds, in order
-        self.last_step: float = time.monotonic()
+        self.figures = EngineFigures()
+        self._last_step = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="naila-engine", daemon=True)
         self._thread.start()
 
+    def stalled_for(self) -> float:
+        """Return the seconds for which it has made no step although it had work."""
+        return time.monotonic() - self._last_step if self._running else 0.0
+
     @property
-    def is_busy(self) -> bool:
-        """Whether a request is being worked on."""
-        return self._running is not None
+    def load(self) -> tuple[int, int]:
+        """How many requests run, and how many wait."""
+        return len(self._running), len(self._waiting)
+
+    @property
+    def cache_figures(self) -> CacheFigures:
+        """How full the KV cache is."""
+        return self._cache.figures
+
+    @property
+    def restored(self) -> int:
+        """How many conversations were read back from disk."""
+        return self._warmth.restored
 
     def submit(self, request: Request) -> None:
-        """Queue a request. It ends exactly once, through its `on_end`."""
-        self._queue.put(request)
+        """Take a request in. It ends exactly once, through its `on_end`. Safe from any thread.
+
+        Raises:
+            EngineBusyError: too many wait.
+            ContextOverflowError: it can never fit.
+        """
+        limit = min(self._model.n_ctx, self._model.n_cells) - 1
+        if not 0 < len(request.prompt) <= limit:
+            tokens = len(request.prompt)
+            raise ContextOverflowError(f"a prompt of {tokens} tokens, and 1 to {limit} fit", tokens=tokens, limit=limit)
+        with self._lock:
+            if self._accepted >= self._limits.waiting + self._limits.running:
+                raise EngineBusyError(f"{self._accepted} requests are in the engine, which is its limit")
+            self._accepted += 1
+        self._mail.put(request)
 
     def cancel(self, request: Request, cause: StopCause) -> None:
-        """End a request, even inside a long prefill. Safe from any thread; a request that ended stays as it is."""
+        """End a request, even inside a long read. Safe from any thread; one that has ended stays as it is."""
         with self._lock:
             request.cause = request.cause or cause
-            if self._running is request:
+            if request in self._in_step:
                 self._abort.set()
+        self._mail.put(None)
+
+    def forget(self, session: str) -> None:
+        """Drop what the KV cache holds of a conversation. Safe from any thread."""
+        self._mail.put(session)
 
     def close(self) -> None:
-        """End what runs and what waits as cancelled, and stop the thread."""
+        """End everything as cancelled and stop the thread."""
         with self._lock:
             self._closing = True
-            if self._running is not None:
-                self._running.cause = self._running.cause or "cancelled"
-                self._abort.set()
-        self._queue.put(None)
+            self._abort.set()
+        self._mail.put(None)
         self._thread.join()
+        self._batch.close()
 
     def _run(self) -> None:
-        while (request := self._queue.get()) is not None:
-            with self._lock:
-                if self._closing:
-                    request.cause = request.cause or "cancelled"
-                self._running = request
-            self.last_step = time.monotonic()
-            try:
-                end: Completion | GenerationError = self._complete(request)
-            except GenerationError as exc:
-                end = exc
-            except Exception as exc:  # noqa: BLE001 - whatever happens, the request ends and the thread lives
-                _log.exception("the engine failed on a request of %d tokens", len(request.prompt))
-                end = EngineFailedError(f"the engine failed: {exc!r}")
-            if isinstance(end, EngineFailedError):
-                self._forget(0)
-            with self._lock:
-                self._running = None
-                self._abort.clear()
-            request.on_end(end)
+        while True:
+            self._take_mail()
+            self._sweep()
+            if self._closing and not (self._running or self._waiting):
+                self._warmth.close()
+                return
+            self._let_in()
+            if self._running:
+                try:
+                    self._step()
+                except Exception as exc:  # noqa: BLE001 - whatever happens, every request ends and the thread lives
+                    _log.exception("the engine failed in a step of %d requests", len(self._running))
+                    self._fail(list(self._running), EngineFailedError(f"the engine failed: {exc!r}"))
+            self._last_step = time.monotonic()
 
-    def _complete(self, request: Request) -> Completion:
-        started = time.perf_counter()
-        cached = self._share_prefix(request.prompt)
-        assembler = TextAssembler(request.stop)
-        drawn = 0
-        first = 0.0
-        reason: FinishReason | None = None
-        if not self._read_in(request, request.prompt[cached:]):
-            reason = request.cause
-        sampler = Sampler(request.sampling)
+    def _take_mail(self) -> None:
+        """Collect what came; sleep while there is nothing to do."""
+        has_work = bool(self._running or self._waiting) or self._closing
         try:
-            while reason is None:
-                token = sampler.sample(self._model.context)
-                drawn += 1
-                first = first or time.perf_counter()
-                reason = self._take(request, token, assembler, drawn)
-                if reason is None and not self._read_in(request, (token,)):
-                    reason = request.cause
-        finally:
-            sampler.close()
-        if rest := assembler.finish():
-            request.on_text(rest)
-        ended = time.perf_counter()
-        return Completion(
-            finish_reason=reason or "stop",
-            usage=Usage(prompt_tokens=len(request.prompt), cached_tokens=cached, completion_tokens=drawn),
-            ttft_ms=((first or ended) - started) * 1000,
-            total_ms=(ended - started) * 1000,
-            decode_s=ended - (first or ended),
+            while True:
+                # With nothing to do, what is only in memory is put on disk, a little at a time.
+                letter = self._mail.get(block=not has_work, timeout=_IDLE_S if self._warmth.is_kept else None)
+                has_work = True
+                if isinstance(letter, Request):
+                    self._waiting.append(self._job(letter))
+                elif letter is not None:
+                    self._warmth.forget(letter)
+        except queue.Empty:
+            if not has_work:
+                self._warmth.keep_one()
+
+    def _job(self, request: Request) -> Job:
+        self._shares.enter(request.owner, {job.owner for job in [*self._running, *self._waiting]})
+        return Job(
+            request=request,
+            arrival=next(self._arrivals),
+            tokens=array("i", request.prompt),
+            sampler=Sampler(request.sampling),
+            assembler=TextAssembler(request.stop),
+            submitted=time.perf_counter(),
         )
 
-    def _take(self, request: Request, token: int, assembler: TextAssembler, drawn: int) -> FinishReason | None:
-        """Pass a drawn token on and tell whether the answer ends with it."""
-        if self._model.vocabulary.is_end(token):
-            return "stop"
-        if text := assembler.feed(self._model.vocabulary.decode(token)):
-            request.on_text(text)
-        if assembler.stopped:
-            return "stop"
-        if request.cause is not None:
-            return request.cause
-        if drawn >= request.max_tokens or len(self._held) >= self._model.n_ctx:
-            return "length"
-        return None
+    def _sweep(self) -> None:
+        """End what was cancelled."""
+        for job in [*self._running, *self._waiting]:
+            if self._closing:
+                job.request.cause = job.request.cause or "cancelled"
+            if job.request.cause is not None:
+                self._end(job, job.request.cause)
 
-    def _share_prefix(self, prompt: Sequence[int]) -> int:
-        """Keep the KV that the prompt begins with, drop the rest, and return how many tokens that spares."""
-        # The last token is always decoded, since its logits are wanted.
-        limit = min(len(self._held), len(prompt) - 1)
-        common = next((i for i in range(limit) if self._held[i] != prompt[i]), limit)
-        return common if self._forget(common) else 0
+    def _let_in(self) -> None:
+        while self._waiting and len(self._running) < self._limits.running:
+            job = self._shares.next(self._waiting)
+            slot = self._cache.claim(job.tokens, job.request.session)
+            if slot is None:
+                return
+            job.slot = slot
+            if self._running and not self._cache.make_room(self._wanted() + job.unread + _GROWTH):
+                self._leave(job)
+                return
+            self._warmth.recall(slot, job.tokens, job.request.session)
+            if job.cached < 0:
+                job.cached = len(slot.tokens)
+                job.let_in = time.perf_counter()
+            self._waiting.remove(job)
+            self._running.append(job)
 
-    def _forget(self, keep: int) -> bool:
-        """Drop the KV after the first `keep` tokens; all of it where the model cannot drop a part."""
-        memory = llama_cpp.llama_get_memory(self._model.context)
-        kept = bool(llama_cpp.llama_memory_seq_rm(memory, 0, keep, -1))
-        if not kept:
-            llama_cpp.llama_memory_clear(memory, False)
-        del self._held[keep if kept else 0 :]
-        return kept
+    def _wanted(self) -> int:
+        """Cells that what runs is sure to want: what is unread of it, and a little to write."""
+        return sum(job.unread + _GROWTH for job in self._running)
 
-    def _read_in(self, request: Request, tokens: Sequence[int]) -> bool:
-        """Decode tokens in batches; False where the request was cancelled, which leaves the KV as far as it got."""
-        for start in range(0, len(tokens), self._model.n_batch):
-            if request.cause is not None:
-                return False
-            chunk = tokens[start : start + self._model.n_batch]
-            array = (llama_cpp.llama_token * len(chunk))(*chunk)
-            code = llama_cpp.llama_decode(self._model.context, llama_cpp.llama_batch_get_one(array, len(chunk)))
-            self.last_step = time.monotonic()
-            if code == _ABORTED:
-                self._forget(len(self._held))
-                return False
-            if code != 0:
-                raise EngineFailedError(f"llama_decode returned {code} for {len(chunk)} tokens", code=code)
-            self._held += chunk
-        return True
+    def _step(self) -> None:
+        plan = share_step(self._running, capacity=self._batch.capacity)
+        if not self._cache.make_room(sum(count for _, count in plan)):
+            self._preempt()
+            return
+        self._batch.clear()
+        outputs: dict[int, Job] = {}
+        for job, count in plan:
+            held = len(job.place.tokens)
+            wants = count == job.unread
+            tokens = job.tokens[held : held + count]
+            index = self._batch.add(tokens, position=held, sequence=job.place.id, wants_logits=wants)
+            if wants:
+                outputs[index] = job
+        code = self._decode([job for job, _ in plan])
+        if code != 0:
+            self._recover(plan, code)
+            return
+        for job, count in plan:
+            held = len(job.place.tokens)
+            self._cache.extend(job.place, job.tokens[held : held + count])
+            self._shares.charge(job.owner, count)
+        self.figures.steps += 1
+        self.figures.tokens += len(self._batch)
+        self.figures.jobs += len(plan)
+        for index, job in outputs.items():
+            self._draw(job, index)
 
+    def _decode(self, jobs: list[Job]) -> int:
+        with self._lock:
+            if self._closing or any(job.request.cause is not None for job in jobs):
+                return _ABORTED
+            self._in_step = frozenset(job.request for job in jobs)
+            self._abort.clear()
+        try:
+            return self._batch.decode(self._model.context)
+        finally:
+            with self._lock:
+                self._in_step = frozenset()
 
-def decoded_per_second(completion: Completion) -> float:
-    """Return the speed of the tokens after the first, 0 where there were none."""
-    tokens = completion.usage.completion_tokens - 1
-    return tokens / completion.decode_s if tokens > 0 and completion.decode_s > 0 else 0.0
+    def _recover(self, plan: list[tuple[Job, int]], code: int) -> None:
+        """Undo a step that was not done; nobody but a failed request notices."""
+        for job, _ in plan:
+            self._cache.rollback(job.place)
+        if code == _ABORTED:
+            return
+        if code == _NO_ROOM and len(self._running) > 1:
+            self._preempt()
+            return
+        why = native_log.take_errors() or "no reason given"
+        error = EngineFailedError(f"llama_decode returned {code} for {len(self._batch)} tokens: {why}", code=code)
+        self._fail([job for job, _ in plan], error)
 
+    def _preempt(self) -> None:
+        """Throw the last comer out; it is let in again, with what it has written, when there is room."""
+        job = max(self._running, key=lambda job: (job.is_background, job.arrival))
+        self.figures.preempted += 1
+        self._running.remove(job)
+        self._cache.drop(job.place)
+        self._leave(job)
+        self._waiting.append(job)
 
-__all__ = ["Completion", "Engine", "Request", "decoded_per_second"]
+    def _draw(self, job: Job, index: int) -> None:
+        """Draw a request's next token, where it wants one, and pass its text on."""
+        if job.request.max_tokens == 0:
+            job.place.pinned = job.request.is_prefix
+            self._end(job, "length")
+            return
+        token = job.sampler.sample(self._model.context, index)
+        job.drawn += 1
+        job.first = job.first or time.perf_counter()
+        vocabulary = self._model.vocabulary
+        if vocabulary.is_end(token):
+            self._end(job, "stop")
+            return
+        if text := job.assembler.feed(vocabulary.decode(token)):
+            job.request.on_text(text)
+        if job.assembler.stopped:
+            self._end(job, "stop")
+        elif job.drawn >= job.request.max_tokens or len(job.tokens) + 1 >= self._model.n_ctx:
+            self._end(job, "length")
+        else:
+            job.tokens.append(token)
+
+    def _end(self, job: Job, reason: FinishReason) -> None:
+        if rest := job.assembler.finish():
+            job.request.on_text(rest)
+        self._dismiss(job, job.completion(reason))
+
+    def _fail(self, jobs: list[Job], error: EngineFailedError) -> None:
+        for job in jobs:
+            if job.slot is not None:
+                self._cache.drop(job.slot)
+            self._dismiss(job, error)
+
+    def _dismiss(self, job: Job, end: Completion | GenerationError) -> None:
+        (self._running if job in self._running else self._waiting).remove(job)
+        self._leave(job)
+        job.sampler.close()
+        with self._lock:
+            self._accepted -= 1
+        if not self._running and not self._waiting:
+            self._shares.reset()
+        job.request.on_end(end)
+
+    def _leave(self, job: Job) -> None:
+        if job.slot is not None:
+            self._cache.release(job.slot)
+            job.slot = None

@@ -34,7 +34,10 @@ class Model:
         chat_format: how conversations are written for it.
         context: the native context.
         n_ctx: tokens that fit.
+        n_cells: tokens that the KV cache holds, for all conversations together.
+        n_sequences: conversations that the KV cache can tell apart.
         n_batch: most tokens in one decode call.
+        is_recurrent: its state cannot be cut in the middle.
     """
 
     def __init__(self, path: Path, plan: EnginePlan, *, on_progress: Progress | None = None) -> None:
@@ -54,9 +57,21 @@ class Model:
             self.context: Final[int] = _context(self._model, path, plan)
             undo.callback(llama_cpp.llama_free, self.context)
             self._freeing = undo.pop_all()
-        self.n_ctx: Final = int(llama_cpp.llama_n_ctx(self.context))
+        self.n_ctx: Final = plan.n_ctx
+        self.n_cells: Final = int(llama_cpp.llama_n_ctx(self.context))
+        self.n_sequences: Final = plan.n_sequences
+        self.is_recurrent: Final = bool(
+            llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
+        )
         self.n_batch: Final = int(llama_cpp.llama_n_batch(self.context))
-        _log.info("%s: %d tokens of context, chat format: %s", path.name, self.n_ctx, self.chat_format.name)
+        _log.info(
+            "%s: %d tokens of context, room for %d in %d conversations, chat format: %s",
+            path.name,
+            self.n_ctx,
+            self.n_cells,
+            self.n_sequences,
+            self.chat_format.name,
+        )
 
     def close(self) -> None:
         """Free everything. The engine must have stopped."""
@@ -90,9 +105,10 @@ def _load(path: Path, plan: EnginePlan, on_progress: Progress | None) -> Any:
 
 def _context(model: Any, path: Path, plan: EnginePlan) -> Any:
     parameters = llama_cpp.llama_context_default_params()
-    parameters.n_ctx = plan.n_ctx
+    parameters.n_ctx = plan.n_cells
+    parameters.kv_unified = True
     parameters.n_batch = parameters.n_ubatch = min(plan.n_batch, plan.n_ctx)
-    parameters.n_seq_max = 1
+    parameters.n_seq_max = plan.n_sequences
     parameters.n_threads = plan.n_threads
     parameters.n_threads_batch = plan.n_threads_batch
     parameters.no_perf = True

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -52,6 +53,11 @@ class Database:
             only looks into a database that a daemon may have open.
         steps: the migrations.
         now: the time in the name of a file that is moved aside.
+        on_health: told in the caller's loop when using the database begins to fail, and with None when it works again.
+
+    Attributes:
+        path: as given.
+        error: why the last use failed, None while reading and writing work.
     """
 
     def __init__(
@@ -63,7 +69,11 @@ class Database:
         move_corrupt: bool = True,
         steps: Sequence[Migration] = MIGRATIONS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_health: Callable[[StorageError | None], None] = lambda _: None,
     ) -> None:
+        self.error: StorageError | None = None
+        self._error_of_writing = False
+        self._on_health: Final = on_health
         self.path: Final = path
         self._synchronous: Final = synchronous
         self._busy_timeout_s: Final = busy_timeout_s
@@ -94,7 +104,7 @@ class Database:
         Raises:
             StorageError: SQLite refused; the message names the file and the fix.
         """
-        return await self._hop(partial(self._transaction, "BEGIN IMMEDIATE", work))
+        return await self._watched(partial(self._transaction, "BEGIN IMMEDIATE", work), writes=True)
 
     async def read(self, work: Work[T]) -> T:
         """Run `work` in a transaction that sees one state of the database and waits for nobody.
@@ -102,7 +112,7 @@ class Database:
         Raises:
             StorageError: SQLite refused; the message names the file and the fix.
         """
-        return await self._hop(partial(self._transaction, "BEGIN", work))
+        return await self._watched(partial(self._transaction, "BEGIN", work), writes=False)
 
     async def purge(self) -> None:
         """Make sure that no byte of what was deleted is left in the file.
@@ -111,6 +121,21 @@ class Database:
         the write-ahead log keeps whole old pages. So the file is written anew and the log cut to nothing.
         """
         await self._hop(self._purge)
+
+    async def _watched(self, call: Callable[[], T], *, writes: bool) -> T:
+        """Hop, and take note of whether that worked. A full disk can still be read: that heals no writing."""
+        try:
+            result = await self._hop(call)
+        except StorageError as exc:
+            was_well, self.error = self.error is None, exc
+            self._error_of_writing = self._error_of_writing or writes
+            if was_well:
+                self._on_health(exc)
+            raise
+        if self.error is not None and (writes or not self._error_of_writing):
+            self.error, self._error_of_writing = None, False
+            self._on_health(None)
+        return result
 
     async def _hop(self, call: Callable[[], T]) -> T:
         try:
@@ -167,7 +192,7 @@ class Database:
         try:
             # A flipped bit in one row must not make every recall of its conversation fail.
             connection.text_factory = lambda data: data.decode("utf-8", "replace")
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._switch_to_wal(connection)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA secure_delete = ON")
@@ -181,6 +206,19 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def _switch_to_wal(self, connection: sqlite3.Connection) -> None:
+        """Switch, again and again: where two switch a new file at once, SQLite refuses one without any timeout."""
+        deadline = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as exc:
+                if _primary_code(exc) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def _move_aside(self, damage: sqlite3.DatabaseError) -> None:
         stem = f"{self.path.name}.corrupt-{self._now():%Y%m%dT%H%M%S%f}"

@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from naila.config.patterns import REPLY_FIELDS
 from naila.config.personas import Persona
-from naila.config.prompts import answer_sentence, fact_sentence, note_of, now_sentence, readings_sentence, user_message
+from naila.config.prompts import fact_sentence, note_of, now_sentence, readings_sentence, user_message
 from naila.errors import EngineFailedError, GenerationStoppedError
 from naila.events import FinishReason, Intent
 from naila.orchestration.guard import StreamGuard
@@ -22,7 +22,6 @@ from naila.orchestration.rehearsal import Rehearsal
 from naila.orchestration.state import TurnContext, Understanding
 from naila.ports import Cancellation, ChatMessage, Generation, Recollection, SamplingOptions, TextPiece, Turn
 
-ASKED_FACTS: Final = {"name_asked": "name", "likes_asked": "likes"}
 ATTEMPTS: Final = 2
 STOP_GRACE_S: Final = 5.0  # a model that was told to stop and hasn't by then is taken for broken
 
@@ -45,9 +44,8 @@ class Answer:
 def write_note(request: Intent, understanding: Understanding, recollection: Recollection, context: TurnContext) -> str:
     """Return what the model is told beside the words: little, since small models repeat what they are told."""
     phrasebook = context.phrasebook
-    asked_for = ASKED_FACTS.get(understanding.intent)
-    sentences = [answer_sentence(fact) for fact in recollection.facts if fact.key == asked_for]
-    if not sentences and phrasebook.personal.search(request.text):
+    sentences: list[str] = []
+    if phrasebook.personal.search(request.text):
         told = "\n".join(turn.note for turn in kept(recollection))
         changed = {fact.key for fact in understanding.facts}
         known = [fact_sentence(fact) for fact in recollection.facts if fact.key not in changed]
@@ -63,11 +61,17 @@ def write_note(request: Intent, understanding: Understanding, recollection: Reco
     return note_of(sentences, request.text)
 
 
-def build_messages(persona: Persona, recollection: Recollection, note: str, text: str) -> list[ChatMessage]:
-    """Return the prompt: what never changes first, what changes each turn last."""
+def opening(persona: Persona) -> list[ChatMessage]:
+    """Return what every prompt of a persona begins with, the same for the whole fleet."""
     messages = [ChatMessage("system", persona.system_prompt)]
     for example in persona.examples:
         messages += [ChatMessage("user", example.user), ChatMessage("assistant", example.answer)]
+    return messages
+
+
+def build_messages(persona: Persona, recollection: Recollection, note: str, text: str) -> list[ChatMessage]:
+    """Return the prompt: what never changes first, what changes each turn last."""
+    messages = opening(persona)
     for turn in kept(recollection):
         messages.append(ChatMessage("user", user_message(turn.note, turn.user_text)))
         messages.append(ChatMessage("assistant", turn.reply_text))
@@ -86,13 +90,9 @@ def sampling(request: Intent, max_tokens: int) -> SamplingOptions:
     return SamplingOptions(max_tokens=asked, temperature=request.temperature)
 
 
-def expected_word(understanding: Understanding, recollection: Recollection, persona: Persona) -> str:
-    """Return the word without which an answer is wrong, where that is known for sure."""
-    if understanding.intent == "identity":
-        return persona.name
-    asked_for = ASKED_FACTS.get(understanding.intent)
-    known = next((fact.value for fact in recollection.facts if fact.key == asked_for), "")
-    return known.rsplit("; ", 1)[-1]
+def session_of(request: Intent) -> str:
+    """Return the name of a request's conversation, by which the model's cache knows it."""
+    return f"{request.device_id}/{request.conversation_id}"
 
 
 async def answer(messages: list[ChatMessage], request: Intent, context: TurnContext, word: str) -> Answer:
@@ -126,7 +126,7 @@ async def _ask(
             stream = context.model.generate_streaming(
                 messages,
                 sampling(request, context.max_tokens),
-                session=f"{request.device_id}/{request.conversation_id}",
+                session=session_of(request),
                 cancellation=stop,
             )
             async with aclosing(cast("AsyncGenerator[TextPiece | Generation]", stream)) as items:

@@ -48,11 +48,18 @@ class Pulse:
             return "stopping" if self.phase == "stopping" else "offline"
         if self.phase != "running":
             return "starting"
-        return "online" if self._components["llm"]().status == "ok" else "degraded"
+        # Whoever hears the word has a broker.
+        is_well = all(probe().status == "ok" for name, probe in self._components.items() if name != "mqtt")
+        return "online" if is_well else "degraded"
 
     def status(self) -> BrainStatus:
         """Return the status message of this moment."""
         return BrainStatus(status=self.state)
+
+    def reborn(self) -> BrainStatus:
+        """Return the status message for a new connection, and have health follow: the broker may have lost both."""
+        self.changed.set()
+        return self.status()
 
     def health(self) -> Health:
         """Return the health message of this moment."""

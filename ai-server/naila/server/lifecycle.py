@@ -49,6 +49,8 @@ async def serve(
         start(house.link.run(), "mqtt link")
         life.push_async_callback(house.link.stop, BrainStatus(status="offline"))
         start(house.reporter.report_health(), "health")
+        # Already here: after a reload the service manager's patience does not wait for the model to be loaded.
+        start(feed_watchdog(supervisor, house.stalls), "watchdog")
 
         pulse.enter("models")
         life.push_async_callback(house.service.unload_model)
@@ -64,13 +66,11 @@ async def serve(
             pulse.enter("running")
             start(house.keeper.run(), "model keeper")
             start(house.reporter.report_metrics(), "metrics")
-            start(feed_watchdog(supervisor, house.stalls), "watchdog")
             supervisor.ready(pulse.state)
             if on_ready is not None:
                 on_ready(settings)
             await stop.wait()
 
-        supervisor.stopping()
         pulse.enter("stopping")
         house.reporter.publish_health()
     _log.info("stopped")

@@ -44,7 +44,7 @@ def configure(
     """Send the whole process's logs to `stream`; other people's libraries only from WARNING on, unless debugging."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_JsonFormatter() if layout == "json" else _TextFormatter())
-    logging.basicConfig(level=level if level == "DEBUG" else "WARNING", handlers=[handler], force=True)
+    logging.basicConfig(level="WARNING" if level == "INFO" else level, handlers=[handler], force=True)
     logging.getLogger("naila").setLevel(level)
     # llama.cpp speaks of every tensor: only where somebody looks for exactly that.
     logging.getLogger("naila.llama_cpp").setLevel("DEBUG" if level == "DEBUG" else "ERROR")

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
 from naila.events import Alert, ErrorNotice, Intent, JsonValue, Metrics, Outbound, Reply
 from naila.ports import Publisher
-from naila.services.llm_service import LlmService
+from naila.services.llm_service import LoadedModel
 from naila.utils.hardware_detection import read_memory
 
 _WINDOW: Final = 1000
 _SHARES: Final = (0.5, 0.95, 0.99)
+# Counted from the start, so that whoever reads the metrics finds them there.
+_COUNTED: Final = ("replies", "replies_degraded", "tokens_generated", "prompt_tokens", "cached_tokens")
+
+
+class ServesModel(Protocol):
+    """Whose figures are told: the model's service."""
+
+    @property
+    def model_name(self) -> str | None:
+        """The loaded model's name."""
+        ...
+
+    @property
+    def loaded(self) -> LoadedModel | None:
+        """What is being served, if anything."""
+        ...
+
+    def figures(self) -> Mapping[str, float]:
+        """What its engine has done, by name; nothing without one."""
+        ...
 
 
 class MeteredPublisher:
@@ -28,7 +49,7 @@ class MeteredPublisher:
         self._windows: dict[str, deque[float]] = {
             name: deque(maxlen=_WINDOW) for name in ("total_ms", "ttft_ms", "queue_ms")
         }
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
 
     def publish(self, event: Outbound, *, to: Intent | None = None) -> None:
         """Send an event on and count it."""
@@ -69,7 +90,7 @@ class MeteredPublisher:
             )
 
     def snapshot(
-        self, service: LlmService, *, temperature: float, failed: bool, queue_depth: int, link: dict[str, int]
+        self, service: ServesModel, *, temperature: float, failed: bool, queue_depth: int, link: dict[str, int]
     ) -> Metrics:
         """Put the figures of this moment together."""
         loaded = service.loaded
@@ -82,6 +103,7 @@ class MeteredPublisher:
             "prefix_hit_rate": _ratio(self.counters["cached_tokens"], self.counters["prompt_tokens"]),
             "latency_ms": {name: _percentiles(values) for name, values in self._windows.items() if values},
             "counters": {**self.counters, **link},
+            "engine": _engine(service.figures()),
         }
         return Metrics(
             llm_status="loaded" if loaded else "error" if failed else "unloaded",
@@ -94,6 +116,13 @@ class MeteredPublisher:
             hardware_acceleration=loaded.plan.acceleration if loaded else "cpu",
             extra=extra,
         )
+
+
+def _engine(figures: Mapping[str, float]) -> dict[str, JsonValue]:
+    """Return the engine's own figures, and the occupancy: how many requests share a step."""
+    if not figures:
+        return {}
+    return {**figures, "occupancy": _ratio(int(figures["jobs"]), int(figures["steps"]))}
 
 
 def _ratio(part: int, whole: int) -> float:

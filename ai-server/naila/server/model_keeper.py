@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
-from typing import Final
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
 
 from naila.errors import ModelCorruptError, ModelError, ModelTruncatedError, NotAGgufError
 from naila.events import Alert, ComponentHealth
-from naila.services.llm_service import LlmService
 
 _log = logging.getLogger(__name__)
 
@@ -18,7 +18,36 @@ _LOOK_EVERY_S: Final = 1.0
 _FIRST_RETRY_S: Final = 2.0
 _LAST_RETRY_S: Final = 60.0
 _FAILURES: Final = 3
+_STEPS: Final = 10
+_TELL_EVERY_S: Final = 1.0
 _WRONG_FILE: Final = (ModelCorruptError, ModelTruncatedError, NotAGgufError)
+
+
+class LoadsModel(Protocol):
+    """What a keeper keeps: the model's service."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether a model can be asked now."""
+        ...
+
+    @property
+    def model_name(self) -> str | None:
+        """Its name."""
+        ...
+
+    @property
+    def failures(self) -> int:
+        """How many requests in a row it failed on."""
+        ...
+
+    async def load_model(self) -> object:
+        """Load the model, in place of the one that may be there.
+
+        Raises:
+            ModelError: it cannot be served.
+        """
+        ...
 
 
 class ModelKeeper:
@@ -30,11 +59,13 @@ class ModelKeeper:
 
     def __init__(
         self,
-        service: LlmService,
+        service: LoadsModel,
         *,
         files: Callable[[], object],
         alert: Callable[[Alert], None],
         on_change: Callable[[], None] = lambda: None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rng: random.Random | None = None,
     ) -> None:
         """Make a keeper.
 
@@ -43,13 +74,21 @@ class ModelKeeper:
             files: a value that changes when the model files on disk change.
             alert: told when the model is lost and when it is back.
             on_change: called whenever `health` changes.
+            sleep: lets time pass.
+            rng: source of the jitter between attempts.
         """
         self._service = service
         self._files = files
         self._alert = alert
         self._on_change = on_change
+        self._sleep = sleep
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
         self._error: ModelError | None = None
-        self._loading: float | None = None
+        self._tried: object = None  # the files at the last attempt
+        self._step = 0
+        self._shown = 0
+        self._told_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def failed(self) -> bool:
@@ -57,9 +96,20 @@ class ModelKeeper:
         return self._error is not None
 
     def progress(self, share: float) -> bool:
-        """Take note of how much is loaded; for the service's `on_progress`."""
-        self._loading = share
+        """Take note of how much is loaded, in any thread; for the service's `on_progress`."""
+        step = int(share * _STEPS)
+        if step != self._step and self._loop is not None:
+            self._step = step
+            self._loop.call_soon_threadsafe(self._progressed, step)
         return True
+
+    def _progressed(self, step: int) -> None:
+        self._shown = step
+        now = time.monotonic()
+        if now - self._told_at >= _TELL_EVERY_S:
+            self._told_at = now
+            _log.info("loading the model: %d%%", step * 100 // _STEPS)
+        self._on_change()
 
     def health(self) -> ComponentHealth:
         """Say how the model is."""
@@ -67,11 +117,16 @@ class ModelKeeper:
             return ComponentHealth(status="ok", detail=self._service.model_name)
         if self._error is not None:
             return ComponentHealth(status="down", detail=f"{self._error} (trying again in the background)")
-        return ComponentHealth(status="degraded", detail=f"loading, {round((self._loading or 0.0) * 100)}%")
+        return ComponentHealth(status="degraded", detail=f"loading, {self._shown * 100 // _STEPS}%")
 
     async def load(self) -> bool:
         """Try once; tell whether a model is there now."""
         was_lost = self._error is not None
+        # Before the attempt: what changes while a file is read is a reason to read it again.
+        self._tried = self._files()
+        self._step = self._shown = 0
+        self._told_at = time.monotonic()
+        self._loop = asyncio.get_running_loop()
         try:
             await self._service.load_model()
         except ModelError as exc:
@@ -93,7 +148,7 @@ class ModelKeeper:
         """Watch over the model for ever."""
         while True:
             if self._service.is_loaded and self._service.failures < _FAILURES:
-                await asyncio.sleep(_LOOK_EVERY_S)
+                await self._sleep(_LOOK_EVERY_S)
                 continue
             if self._service.is_loaded:
                 _log.error("the model failed %d times in a row: loading it again", self._service.failures)
@@ -101,19 +156,16 @@ class ModelKeeper:
 
     async def _heal(self) -> None:
         pause = _FIRST_RETRY_S
-        seen = self._files() if self._error is not None else None
         while True:
-            # seen is None where nothing was tried yet: then try at once.
-            if seen is not None:
-                await self._pause(pause, seen)
+            if self._error is not None:
+                await self._pause(pause)
                 pause = min(pause * 2, _LAST_RETRY_S)
-            seen = self._files()
             if await self.load():
                 return
 
-    async def _pause(self, pause: float, seen: object) -> None:
+    async def _pause(self, pause: float) -> None:
         """Wait for the pause to pass or the files to change, whichever a retry may hope for."""
-        waited, limit = 0.0, pause * random.uniform(0.8, 1.2)  # noqa: S311
-        while self._files() == seen and (isinstance(self._error, _WRONG_FILE) or waited < limit):
-            await asyncio.sleep(_LOOK_EVERY_S)
+        waited, limit = 0.0, pause * self._rng.uniform(0.8, 1.2)
+        while self._files() == self._tried and (isinstance(self._error, _WRONG_FILE) or waited < limit):
+            await self._sleep(_LOOK_EVERY_S)
             waited += _LOOK_EVERY_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from naila.config.settings import Settings
 from naila.inference.backend import build_info
 from naila.inference.gguf import read_header
 from naila.ports import EnginePlan, ModelHeader
-from naila.services.model_files import ModelChoice, find_model, verify
+from naila.server.engine_plan import EngineOverrides, plan_engine
+from naila.services.model_files import PART, ModelChoice, find_model, verify
 from naila.services.verified import VerifiedFiles
-from naila.utils.hardware_detection import EngineOverrides, Hardware, detect_hardware, plan_engine
+from naila.utils.hardware_detection import Hardware, detect_hardware
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class ModelSource:
             n_threads=settings.llm_threads,
             n_gpu_layers=settings.llm_gpu_layers,
             n_ctx=settings.llm_context_size,
+            n_cells=settings.llm_kv_cells,
             n_batch=settings.llm_batch_size,
             max_tokens=settings.llm_max_tokens,
             gpu_memory_share=settings.llm_gpu_memory_share,
@@ -88,8 +91,11 @@ class ModelSource:
     def files(self) -> object:
         """Return a value that changes when the files that `choose` looks at change."""
         explicit = self.settings.llm_model_path
-        paths = [explicit] if explicit is not None else sorted(self.settings.models_dir.glob("*.gguf"))
-        return tuple(_signature(path) for path in paths)
+        folder = self.settings.models_dir if explicit is None else explicit.parent
+        # A model may have several parts, and a checksum beside it.
+        beside = "*" if explicit is None else f"{glob.escape(PART.sub('', explicit.stem))}*"
+        paths = {path for ending in (".gguf", ".gguf.sha256") for path in folder.glob(beside + ending)}
+        return tuple(_signature(path) for path in sorted(paths | ({explicit} if explicit else set())))
 
     def _fits(self, path: Path) -> str:
         plan = self.plan(read_header(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 
@@ -23,7 +24,8 @@ class Supervisor:
             return
         # An address that begins with @ is in the abstract namespace.
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        message = "\n".join(f"{name}={value}" for name, value in fields.items())
+        # A newline would begin another field.
+        message = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in fields.items())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
                 sock.sendto(message.encode(), address)
@@ -41,6 +43,10 @@ class Supervisor:
     def extend_start(self, seconds: float) -> None:
         """Ask for more time to start, or to stop."""
         self.notify(EXTEND_TIMEOUT_USEC=int(seconds * 1e6))
+
+    def reloading(self) -> None:
+        """The service reads its settings again; `ready` ends that."""
+        self.notify(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
 
     def stopping(self) -> None:
         """The service is on its way out."""

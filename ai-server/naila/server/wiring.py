@@ -13,13 +13,16 @@ from naila.agents.orchestrator import Orchestrator
 from naila.config.patterns import load_patterns
 from naila.config.personas import load_personas
 from naila.config.settings import Settings
-from naila.events import ComponentHealth, Metrics
+from naila.errors import ConfigurationError, StorageError
+from naila.events import Alert, ComponentHealth, Metrics
+from naila.inference.kv_store import KeepPlan
 from naila.inference.sampling import Sampling
 from naila.memory.conversation_memory import SqliteConversationMemory
 from naila.memory.database import Database
 from naila.mqtt.codec import Codec
 from naila.mqtt.link import MqttLink
 from naila.mqtt.topics import Topics
+from naila.orchestration.response_generator import opening
 from naila.server.health import Pulse, Reporter
 from naila.server.metrics import MeteredPublisher
 from naila.server.model_keeper import ModelKeeper
@@ -72,19 +75,28 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
     """Make every part and connect it; nothing runs yet.
 
     Raises:
-        ConfigurationError: a data file or a TLS file is wrong.
+        ConfigurationError: a data file or a TLS file is wrong, or something is asked for that is not built yet.
     """
+    if settings.llm_mode == "api":
+        raise ConfigurationError(
+            "LLM_MODE='api': answers from a model server are not built yet; set LLM_MODE=inprocess, "
+            "which runs the model in this daemon"
+        )
     clock = SystemClock()
     source = ModelSource.of(settings)
     topics = Topics(settings.mqtt_topic_root)
     codec = Codec(topics, settings.mqtt_max_payload_bytes, lambda: secrets.token_hex(8))
-    database = Database(settings.memory_path)
+    database = Database(settings.memory_path, on_health=lambda error: memory_changed(error))
     memory = SqliteConversationMemory(database, max_turns=settings.memory_max_turns)
+    personas = load_personas(settings.config_dir / "personas")
     service = LlmService(
         choose=source.choose,
         plan=source.plan,
         max_tokens=settings.llm_max_tokens,
         sampling=Sampling(temperature=settings.llm_temperature, top_p=settings.llm_top_p, seed=settings.llm_seed),
+        worker=settings.llm_worker,
+        keep=_keep(settings),
+        prefixes=[opening(persona) for persona in personas.values()],
         on_progress=lambda share: keeper.progress(share),
     )
     link = MqttLink(
@@ -92,13 +104,13 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         codec,
         topics,
         accept=lambda event: mailbox.accept(event),
-        birth=lambda: pulse.status(),
+        birth=lambda: pulse.reborn(),
         intake=False,
     )
     publisher = MeteredPublisher(link, slow_threshold_s=settings.llm_slow_threshold_s)
     keeper = ModelKeeper(service, files=source.files, alert=publisher.publish, on_change=lambda: pulse.changed.set())
     orchestrator = Orchestrator(
-        personas=load_personas(settings.config_dir / "personas"),
+        personas=personas,
         persona=settings.persona,
         phrasebook=load_patterns(settings.config_dir / "patterns.yaml"),
         model=service,
@@ -115,7 +127,17 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         clock=clock,
         max_per_device=settings.queue_max_per_device,
     )
-    pulse = Pulse({"mqtt": lambda: _link_health(link), "llm": keeper.health, "memory": lambda: _OK}, clock)
+    pulse = Pulse(
+        {"mqtt": lambda: _link_health(link), "llm": keeper.health, "memory": lambda: _storage_health(database)}, clock
+    )
+
+    def memory_changed(error: StorageError | None) -> None:
+        pulse.changed.set()
+        publisher.publish(
+            Alert(code="memory_failed", severity="critical", message=str(error))
+            if error is not None
+            else Alert(code="memory_recovered", severity="info", message=f"{database.path} works again")
+        )
 
     def metrics() -> Metrics:
         status = link.status
@@ -139,7 +161,16 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
     return House(settings, database, link, service, keeper, mailbox, pulse, reporter)
 
 
-_OK: Final = ComponentHealth(status="ok")
+def _keep(settings: Settings) -> KeepPlan | None:
+    if not settings.llm_kv_disk_mb:
+        return None
+    return KeepPlan(folder=settings.memory_path.parent / "kv", budget_bytes=settings.llm_kv_disk_mb * 1_000_000)
+
+
+def _storage_health(database: Database) -> ComponentHealth:
+    if database.error is not None:
+        return ComponentHealth(status="down", detail=str(database.error))
+    return ComponentHealth(status="ok")
 
 
 def _link_health(link: MqttLink) -> ComponentHealth:

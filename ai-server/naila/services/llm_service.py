@@ -12,20 +12,23 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from naila.errors import (
-    ContextOverflowError,
     DeadlineExceededError,
+    EngineFailedError,
     GenerationCancelledError,
     GenerationError,
     ModelNotLoadedError,
 )
-from naila.inference.engine import Completion, Engine, Request, decoded_per_second
 from naila.inference.gguf import read_header
-from naila.inference.model import Model, Progress
+from naila.inference.host import Ask, EngineHost, LocalHost
+from naila.inference.job import EngineLimits
+from naila.inference.kv_store import KeepPlan
+from naila.inference.model import Progress
+from naila.inference.request import Completion
 from naila.inference.sampling import Sampling
-from naila.inference.tokens import Segment
+from naila.inference.worker_host import WorkerHost
 from naila.ports import (
     Cancellation,
     ChatMessage,
@@ -60,12 +63,11 @@ class LoadedModel:
 @dataclass(frozen=True, slots=True)
 class _Serving:
     loaded: LoadedModel
-    model: Model
-    engine: Engine
+    host: EngineHost
 
 
 class LlmService:
-    """Loads one model and answers with it, one request at a time, in the order of their arrival."""
+    """Loads one model and answers with it, many requests at once."""
 
     def __init__(
         self,
@@ -74,6 +76,10 @@ class LlmService:
         plan: Callable[[ModelHeader], EnginePlan],
         max_tokens: int = 512,
         sampling: Sampling | None = None,
+        worker: Literal["process", "thread"] = "process",
+        limits: EngineLimits | None = None,
+        keep: KeepPlan | None = None,
+        prefixes: Sequence[Sequence[ChatMessage]] = (),
         on_progress: Progress | None = None,
     ) -> None:
         """Make a service without a model.
@@ -83,12 +89,20 @@ class LlmService:
             plan: decides how to run it; raises ModelTooLargeError where it does not fit.
             max_tokens: bound on answers that state none.
             sampling: defaults of answers that state none.
+            worker: where the engine lives: in a child process, which may die alone, or in this one.
+            limits: bounds of the engine.
+            keep: where KV outlives the engine.
+            prefixes: what prompts begin with: read in before the model counts as loaded.
             on_progress: told the share loaded, 0 to 1, in a worker thread; False gives up.
         """
         self._choose = choose
         self._plan = plan
         self._max_tokens = max_tokens
         self._sampling = sampling or Sampling()
+        self._host: Final = WorkerHost if worker == "process" else LocalHost
+        self._limits = limits or EngineLimits()
+        self._keep = keep
+        self._prefixes = prefixes
         self._on_progress = on_progress
         self._serving: _Serving | None = None
         self._changing = asyncio.Lock()
@@ -103,7 +117,7 @@ class LlmService:
     @property
     def is_loaded(self) -> bool:
         """Whether a model can be asked now."""
-        return self._serving is not None
+        return self._serving is not None and self._serving.host.failure is None
 
     @property
     def model_name(self) -> str | None:
@@ -116,9 +130,17 @@ class LlmService:
         return self._serving.loaded if self._serving else None
 
     def stalled_for(self) -> float:
-        """Return the seconds since the engine last made a step, 0 while it has nothing to do."""
-        engine = self._serving.engine if self._serving else None
-        return time.monotonic() - engine.last_step if engine is not None and engine.is_busy else 0.0
+        """Return the seconds for which the engine has made no step although it had work."""
+        return self._serving.host.stalled_for() if self._serving else 0.0
+
+    def figures(self) -> dict[str, float]:
+        """Return what the engine has done, by name; nothing without one."""
+        return self._serving.host.figures() if self._serving else {}
+
+    def forget(self, session: str) -> None:
+        """Drop the KV of a conversation, `device/conversation`."""
+        if self._serving is not None:
+            self._serving.host.forget(session)
 
     async def load_model(self, path: Path | None = None) -> LoadedModel:
         """Load a model in place of the one that may be there.
@@ -133,7 +155,7 @@ class LlmService:
             await self._unload()
             self._failures = 0
             self._abandon.clear()
-            self._serving = await asyncio.to_thread(self._load, path)
+            self._serving = await self._load(path)
             return self._serving.loaded
 
     async def unload_model(self) -> None:
@@ -145,19 +167,33 @@ class LlmService:
     async def _unload(self) -> None:
         serving, self._serving = self._serving, None
         if serving is not None:
-            await asyncio.to_thread(serving.engine.close)
-            await asyncio.to_thread(serving.model.close)
+            await serving.host.close()
 
-    def _load(self, path: Path | None) -> _Serving:
-        started = time.perf_counter()
-        header = read_header(path if path is not None else self._choose())
-        plan = self._plan(header)
+    async def _load(self, path: Path | None) -> _Serving:
+        header, plan = await asyncio.to_thread(self._prepare, path)
         for what, why in plan.reasons.items():
             _log.info("plan: %s: %s", what, why)
-        model = Model(header.path, plan, on_progress=self._progress)
+        started = time.perf_counter()
+        host = await self._host.start(
+            header.path, plan, limits=self._limits, keep=self._keep, on_progress=self._progress
+        )
+        await self._read_prefixes(host)
         loaded = LoadedModel(header, plan, time.perf_counter() - started)
         _log.info("loaded %s in %.2f s", header.path.name, loaded.load_s)
-        return _Serving(loaded, model, Engine(model))
+        return _Serving(loaded, host)
+
+    async def _read_prefixes(self, host: EngineHost) -> None:
+        for prefix in self._prefixes:
+            done: asyncio.Future[Completion | GenerationError] = asyncio.get_running_loop().create_future()
+            ask = Ask(messages=prefix, max_tokens=0, sampling=self._sampling, is_prefix=True)
+            await host.ask(ask, lambda _: None, done.set_result)
+            end = await done
+            if isinstance(end, GenerationError):
+                _log.warning("a prefix of the prompts could not be read in: %s", end)
+
+    def _prepare(self, path: Path | None) -> tuple[ModelHeader, EnginePlan]:
+        header = read_header(path if path is not None else self._choose())
+        return header, self._plan(header)
 
     def _progress(self, share: float) -> bool:
         return not self._abandon.is_set() and (self._on_progress is None or self._on_progress(share))
@@ -178,16 +214,18 @@ class LlmService:
         messages: Sequence[ChatMessage],
         options: SamplingOptions | None = None,
         *,
+        session: str | None = None,
         cancellation: Cancellation | None = None,
     ) -> Generation:
         """Answer a conversation; raises as `generate` does."""
-        return await _last(self.generate_streaming(messages, options, cancellation=cancellation))
+        return await _last(self.generate_streaming(messages, options, session=session, cancellation=cancellation))
 
     async def generate_streaming(
         self,
         messages: Sequence[ChatMessage] | str,
         options: SamplingOptions | None = None,
         *,
+        session: str | None = None,
         cancellation: Cancellation | None = None,
     ) -> AsyncGenerator[TextPiece | Generation, None]:
         """Yield the answer's pieces, then the one `Generation`; raises as `generate` does.
@@ -195,50 +233,57 @@ class LlmService:
         Where the consumer stops listening, the engine stops writing.
         """
         serving = self._serving
-        if serving is None:
+        if serving is None or serving.host.failure is not None:
             raise ModelNotLoadedError("no model is loaded")
         options = options or SamplingOptions()
-        cancellation = cancellation or Cancellation()
         started = time.perf_counter()
-        prompt, dropped = await asyncio.to_thread(self._prompt, serving.model, messages, options)
-        loop = asyncio.get_running_loop()
         events: asyncio.Queue[_Event] = asyncio.Queue()
-        request = Request(
-            prompt=prompt,
-            max_tokens=min(options.max_tokens or self._max_tokens, serving.model.n_ctx - len(prompt)),
+        ask = Ask(
+            messages=messages,
+            max_tokens=options.max_tokens if options.max_tokens is not None else self._max_tokens,
             sampling=self._resolve(options),
             stop=options.stop,
-            on_text=lambda text: _post(loop, events, text),
-            on_end=lambda end: _post(loop, events, end),
+            session=session,
         )
-        serving.engine.submit(request)
-        cancellation.subscribe(lambda cause: serving.engine.cancel(request, cause))
+        ticket = await serving.host.ask(ask, events.put_nowait, events.put_nowait)
+        if cancellation is not None:
+            cancellation.subscribe(ticket.cancel)
         pieces: list[str] = []
         try:
             while isinstance(event := await events.get(), str):
                 pieces.append(event)
                 yield TextPiece(event)
         finally:
-            serving.engine.cancel(request, "cancelled")
+            ticket.cancel("cancelled")
         if isinstance(event, GenerationError):
-            self._failures += 1
+            self._failures += isinstance(event, EngineFailedError)
             raise event
         self._failures = 0
+        _log.debug("the engine took %.3f ms for %s, %s", event.total_ms, event.usage, event.finish_reason)
         generation = Generation(
             text="".join(pieces),
             finish_reason=event.finish_reason,
             usage=event.usage,
-            ttft_ms=(time.perf_counter() - started) * 1000 - event.total_ms + event.ttft_ms,
+            ttft_ms=event.ttft_ms,
             total_ms=(time.perf_counter() - started) * 1000,
-            tokens_per_second=decoded_per_second(event),
+            tokens_per_second=event.tokens_per_second,
             model=serving.loaded.header.path.stem,
-            dropped_messages=dropped,
+            dropped_messages=event.dropped_messages,
         )
         if event.finish_reason == "cancelled":
             raise GenerationCancelledError("the request was cancelled", partial=generation)
         if event.finish_reason == "deadline":
             raise DeadlineExceededError("the request's time was up", partial=generation)
         yield generation
+
+    async def read_in(self, messages: Sequence[ChatMessage], *, session: str | None = None) -> None:
+        """Read a prompt into the KV cache and answer nothing: the next request that begins like it is warm.
+
+        Raises:
+            ModelNotLoadedError: there is no model.
+            GenerationError: it was refused or failed.
+        """
+        await self.generate_chat(messages, SamplingOptions(max_tokens=0), session=session)
 
     def _resolve(self, options: SamplingOptions) -> Sampling:
         stated = {
@@ -247,63 +292,6 @@ class LlmService:
             if (value := getattr(options, name)) is not None
         }
         return replace(self._sampling, **stated)
-
-    def _prompt(
-        self, model: Model, messages: Sequence[ChatMessage] | str, options: SamplingOptions
-    ) -> tuple[list[int], int]:
-        """Return the prompt's tokens and how many history messages had to be left out."""
-        if isinstance(messages, str):
-            tokens = model.vocabulary.encode([Segment(messages, is_template=False)])
-            return _checked(tokens, model.n_ctx - 1), 0
-        # An answer of ordinary length must still fit behind the prompt.
-        limit = model.n_ctx - min(options.max_tokens or self._max_tokens, model.n_ctx // 4)
-        return fit(messages, limit, lambda kept: model.vocabulary.encode(model.chat_format.render(kept)))
-
-
-def fit(
-    messages: Sequence[ChatMessage], limit: int, encode: Callable[[Sequence[ChatMessage]], list[int]]
-) -> tuple[list[int], int]:
-    """Make a conversation fit: the oldest turns leave first, the system prompt and the last message never.
-
-    Once something must leave, history is cut to three quarters of the limit: cutting one turn each time would change
-    the prompt's beginning with every turn, and all of it would be read in again.
-
-    Returns:
-        The prompt's tokens and the number of messages left out.
-
-    Raises:
-        ContextOverflowError: the system prompt and the last message alone are too long.
-    """
-    tokens = encode(messages)
-    if len(tokens) <= limit:
-        return tokens, 0
-    head = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
-    starts = [i for i in range(head + 1, len(messages)) if messages[i].role == "user"]
-    for start in starts or [head]:
-        tokens = encode([*messages[:head], *messages[start:]])
-        if len(tokens) <= limit * _KEEP_SHARE or start == (starts or [head])[-1]:
-            return _checked(tokens, limit), start - head
-    raise AssertionError("the last start always returns")
-
-
-def _checked(tokens: list[int], limit: int) -> list[int]:
-    if not tokens:
-        raise GenerationError("the prompt is empty")
-    if len(tokens) > limit:
-        raise ContextOverflowError(
-            f"the message is too long: its prompt has {len(tokens)} tokens even without history, and {limit} fit; "
-            "shorten it, or raise LLM_CONTEXT_SIZE",
-            tokens=len(tokens),
-            limit=limit,
-        )
-    return tokens
-
-
-def _post(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[_Event], item: _Event) -> None:
-    try:
-        loop.call_soon_threadsafe(queue.put_nowait, item)
-    except RuntimeError:
-        _log.debug("the loop is closed; a late piece of an answer was dropped")
 
 
 async def _last(stream: AsyncIterator[TextPiece | Generation]) -> Generation:

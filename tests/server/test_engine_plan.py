@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from naila.errors import ModelTooLargeError
 from naila.ports import BuildInfo, GpuDevice, ModelHeader
-from naila.utils.hardware_detection import EngineOverrides, Hardware, plan_engine
+from naila.server.engine_plan import EngineOverrides, plan_engine
+from naila.utils.hardware_detection import Hardware
 
 MIB = 2**20
 GIB = 2**30
@@ -104,22 +105,37 @@ def test_threads_follow_the_cores(hardware: Hardware, threads: int, batch_thread
 
 def test_the_reasons_say_what_decided() -> None:
     reasons = plan_engine(SMOLLM2, machine(cores=8, logical=16, fast=6, quota=1.5)).reasons
-    assert set(reasons) == {"threads", "batch_threads", "gpu_layers", "context", "batch", "mmap", "memory"}
+    assert set(reasons) == {"threads", "batch_threads", "gpu_layers", "context", "cells", "batch", "mmap", "memory"}
     assert reasons["threads"] == (
         "8 physical cores may be used (of 16 logical CPUs; hyper-threads do not help), 6 of them fast, "
         "the control group's quota grants 1.5"
     )
     assert reasons["gpu_layers"] == "this llama.cpp sees no GPU"
     assert reasons["memory"] == (
-        "305 MB of the 12.9 GB free; in all 98 MB weights, 94 MB KV cache and 112 MB for computing"
+        "877 MB of the 12.9 GB free; in all 98 MB weights, 755 MB KV cache and 23 MB for computing"
     )
+    assert reasons["cells"] == "8 whole contexts, in all conversations together"
     assert "less one for everything else" in plan_engine(SMOLLM2, machine(cores=4)).reasons["threads"]
 
 
 def test_the_estimate_agrees_with_what_llama_cpp_logs() -> None:
-    # llama.cpp's log for this file at 4096: 92.10 + 90.00 + 98.25 + 0.19 MiB
-    plan = plan_engine(SMOLLM2, machine())
-    assert 280.54 * MIB <= plan.needed_bytes <= 1.1 * 280.54 * MIB
+    # llama.cpp's log for this file with 4096 cells and steps of 63: 92.10 + 90.00 + 12.16 + 9.00 MiB
+    plan = plan_engine(SMOLLM2, machine(), EngineOverrides(n_cells=4096))
+    assert 203.26 * MIB <= plan.needed_bytes <= 1.1 * 203.26 * MIB
+
+
+def test_the_kv_cache_holds_eight_contexts_where_they_fit_and_fewer_where_not() -> None:
+    assert plan_engine(SMOLLM2, machine()).n_cells == 8 * 4096
+    assert plan_engine(LLAMA_8B, machine(available=7_400_000_000)).n_cells == 3 * 4096
+    assert plan_engine(LLAMA_8B, machine(available=6_200_000_000)).n_cells == 4096
+
+
+def test_kv_cells_that_were_set_are_taken_or_refused() -> None:
+    plan = plan_engine(SMOLLM2, machine(), EngineOverrides(n_cells=10_000))
+    assert (plan.n_cells, plan.reasons["cells"]) == (10_000, "set by LLM_KV_CELLS")
+    assert plan_engine(SMOLLM2, machine(), EngineOverrides(n_cells=300)).n_cells == 4096
+    with pytest.raises(ModelTooLargeError):
+        plan_engine(LLAMA_8B, machine(), EngineOverrides(n_cells=1_000_000))
 
 
 def test_threads_that_were_set_are_taken() -> None:
@@ -133,12 +149,12 @@ def test_threads_that_were_set_are_taken() -> None:
 def test_a_raspberry_pi_5_with_8_gb_runs_the_8b_model() -> None:
     plan = plan_engine(LLAMA_8B, machine(cores=4, available=7_400_000_000))
     assert (plan.n_threads, plan.n_threads_batch, plan.n_gpu_layers, plan.acceleration) == (3, 4, 0, "cpu")
-    assert (plan.n_ctx, plan.n_batch, plan.use_mmap) == (4096, 512, True)
-    assert plan.needed_bytes < 6_000_000_000
+    assert (plan.n_ctx, plan.n_batch, plan.use_mmap) == (4096, 63, True)
+    assert plan.needed_bytes < 6_660_000_000
 
 
 def test_a_busy_raspberry_pi_gets_a_smaller_context() -> None:
-    plan = plan_engine(LLAMA_8B, machine(available=6_200_000_000))
+    plan = plan_engine(LLAMA_8B, machine(available=5_900_000_000))
     assert 768 <= plan.n_ctx < 4096
     assert plan.n_ctx % 256 == 0
     assert "less than 4096, so that its KV cache fits in memory" in plan.reasons["context"]
@@ -150,7 +166,7 @@ def test_a_machine_that_is_too_small_is_told_what_to_take() -> None:
     assert error.value.path == LLAMA_8B.path
     assert error.value.needed > error.value.available == 4 * GIB
     assert str(error.value) == (
-        "Llama 3.1 8B needs 5.8 GB of memory even with a context of 768 tokens (429 MB of it to stay free), and there "
+        "Llama 3.1 8B needs 5.5 GB of memory even with a context of 768 tokens (429 MB of it to stay free), and there "
         "are 4.3 GB: take a smaller model (llama-3.2-3b, tinyllama-1.1b, smollm2-135m) or free some memory"
     )
     with pytest.raises(ModelTooLargeError, match=r"take a smaller model, raise the control group's memory limit or"):
@@ -252,10 +268,10 @@ def test_the_context_is_no_larger_than_the_training_one() -> None:
     assert plan.reasons["context"].endswith("LLM_MAX_TOKENS=10000 cannot be reached: set it lower")
 
 
-def test_the_batch_is_no_larger_than_the_context() -> None:
+def test_a_step_on_a_processor_is_small() -> None:
     plan = plan_engine(SMOLLM2, machine(), EngineOverrides(n_ctx=300, n_batch=2048, max_tokens=100))
-    assert (plan.n_ctx, plan.n_batch) == (300, 300)
-    assert plan.reasons["batch"] == "no larger than the context"
+    assert (plan.n_ctx, plan.n_batch) == (300, 63)
+    assert plan.reasons["batch"].startswith("fewer than 64 on a processor")
 
 
 def test_without_support_nothing_is_mapped() -> None:

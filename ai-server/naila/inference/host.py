@@ -1,0 +1,186 @@
+"""Where an engine lives: in this process (`LocalHost`) or in a child (`naila.inference.worker_host.WorkerHost`).
+
+Both are asked the same way and answer on the asyncio loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol, Self, TypeVar
+
+from naila.errors import GenerationError
+from naila.inference.engine import Engine
+from naila.inference.job import EngineLimits
+from naila.inference.kv_store import KeepPlan, open_store
+from naila.inference.model import Model, Progress
+from naila.inference.prompt import build_prompt
+from naila.inference.request import Completion, Request
+from naila.inference.sampling import Sampling
+from naila.ports import ChatMessage, EnginePlan, StopCause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One thing asked of an engine.
+
+    Attributes:
+        messages: a conversation, or a text to continue.
+        max_tokens: bound on the answer; 0 only reads the prompt in.
+        sampling: how tokens are drawn.
+        stop: strings that end the answer.
+        session: the conversation that its KV belongs to, `device/conversation`; None for none.
+        is_background: nobody waits for it.
+        is_prefix: what many prompts begin with: read in, it stays.
+    """
+
+    messages: Sequence[ChatMessage] | str
+    max_tokens: int
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    session: str | None = None
+    is_background: bool = False
+    is_prefix: bool = False
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, for fairness: the device."""
+        return (self.session or "").partition("/")[0]
+
+
+A = TypeVar("A")
+OnText = Callable[[str], None]
+OnEnd = Callable[[Completion | GenerationError], None]
+
+
+class Ticket(Protocol):
+    """A request that an engine has."""
+
+    def cancel(self, cause: StopCause) -> None:
+        """End it early; does nothing once it has ended."""
+        ...
+
+
+class EngineHost(Protocol):
+    """An engine, wherever it lives. Belongs to the asyncio loop."""
+
+    async def ask(self, ask: Ask, on_text: OnText, on_end: OnEnd) -> Ticket:
+        """Put a request to the engine; the callbacks are called on the loop, `on_end` exactly once.
+
+        Raises:
+            GenerationError: it is refused: too long, or too many wait.
+        """
+        ...
+
+    def forget(self, session: str) -> None:
+        """Drop what is held of a conversation, or of all of a device's (`device/`)."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """What the engine has done, by name."""
+        ...
+
+    def stalled_for(self) -> float:
+        """Return the seconds for which it has made no step although it had work."""
+        ...
+
+    @property
+    def failure(self) -> str | None:
+        """Why it can't be asked any more, if that is so."""
+        ...
+
+    async def close(self) -> None:
+        """End what runs as cancelled and free everything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _LocalTicket:
+    engine: Engine
+    request: Request
+
+    def cancel(self, cause: StopCause) -> None:
+        self.engine.cancel(self.request, cause)
+
+
+class LocalHost:
+    """An engine on a thread of this process: no pipe, but what kills the engine kills the daemon."""
+
+    failure: str | None = None
+
+    def __init__(self, model: Model, engine: Engine) -> None:
+        self._model = model
+        self._engine = engine
+
+    @classmethod
+    async def start(
+        cls,
+        path: Path,
+        plan: EnginePlan,
+        *,
+        limits: EngineLimits,
+        keep: KeepPlan | None,
+        on_progress: Progress | None = None,
+    ) -> Self:
+        """Load a model.
+
+        Raises:
+            ModelLoadError: llama.cpp refused it.
+        """
+        model = await asyncio.to_thread(Model, path, plan, on_progress=on_progress)
+        store = await asyncio.to_thread(open_store, keep, path) if keep is not None else None
+        return cls(model, Engine(model, limits, store))
+
+    async def ask(self, ask: Ask, on_text: OnText, on_end: OnEnd) -> Ticket:
+        """Put a request to the engine."""
+        loop = asyncio.get_running_loop()
+        # Tokenising a long conversation takes milliseconds, which the loop has better uses for.
+        prompt, dropped = await asyncio.to_thread(build_prompt, self._model, ask.messages, ask.max_tokens)
+        request = Request(
+            prompt=prompt,
+            max_tokens=min(ask.max_tokens, self._model.n_ctx - len(prompt)),
+            sampling=ask.sampling,
+            stop=ask.stop,
+            owner=ask.owner,
+            session=ask.session,
+            is_background=ask.is_background,
+            is_prefix=ask.is_prefix,
+            dropped_messages=dropped,
+            on_text=lambda text: _on_loop(loop, on_text, text),
+            on_end=lambda end: _on_loop(loop, on_end, end),
+        )
+        self._engine.submit(request)
+        return _LocalTicket(self._engine, request)
+
+    def forget(self, session: str) -> None:
+        """Drop what is held of a conversation."""
+        self._engine.forget(session)
+
+    def figures(self) -> dict[str, float]:
+        """What the engine has done, by name."""
+        return engine_figures(self._engine)
+
+    def stalled_for(self) -> float:
+        """Return the seconds for which it has made no step although it had work."""
+        return self._engine.stalled_for()
+
+    async def close(self) -> None:
+        """End what runs as cancelled and free everything."""
+        await asyncio.to_thread(self._engine.close)
+        await asyncio.to_thread(self._model.close)
+
+
+def engine_figures(engine: Engine) -> dict[str, float]:
+    """Return everything an engine counts, by name."""
+    running, waiting = engine.load
+    extra = {"restored": engine.restored, "running": running, "waiting": waiting}
+    return {**asdict(engine.figures), **asdict(engine.cache_figures), **extra}
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[A], None], argument: A) -> None:
+    # The loop may be gone when the daemon dies in the middle of an answer.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback, argument)

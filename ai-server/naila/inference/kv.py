@@ -1,0 +1,50 @@
+"""The native KV cache of one context, as the prefix cache uses it."""
+
+from __future__ import annotations
+
+import ctypes
+
+import llama_cpp
+
+from naila.inference.model import Model
+
+
+class NativeKv:
+    """Sequence operations of llama.cpp's memory. Belongs to the engine's thread."""
+
+    def __init__(self, model: Model) -> None:
+        self._context = model.context
+        self._memory = llama_cpp.llama_get_memory(model.context)
+        self._is_recurrent = model.is_recurrent
+
+    def share(self, source: int, target: int, length: int) -> bool:
+        """Let `target`, empty until now, begin with the first `length` positions of `source`, without copying.
+
+        False for a recurrent model, whose state stands for all tokens before it.
+        """
+        if self._is_recurrent:
+            return False
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        return True
+
+    def trim(self, sequence: int, keep: int) -> bool:
+        """Drop all but the first `keep` positions; False where only all can be dropped, and then it has been."""
+        if llama_cpp.llama_memory_seq_rm(self._memory, sequence, keep, -1):
+            return True
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return False
+
+    def state(self, sequence: int) -> bytes | None:
+        """Return what a sequence holds, to be kept; None where llama.cpp cannot give it."""
+        size = llama_cpp.llama_state_seq_get_size(self._context, sequence)
+        buffer = (ctypes.c_uint8 * size)()
+        copied = llama_cpp.llama_state_seq_get_data(self._context, buffer, size, sequence)
+        return bytes(buffer) if copied == size else None
+
+    def restore(self, sequence: int, state: bytes) -> bool:
+        """Fill an empty sequence with what `state` gave; False, and it is empty, where that is refused."""
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if llama_cpp.llama_state_seq_set_data(self._context, buffer, len(state), sequence):
+            return True
+        self.trim(sequence, 0)
+        return False

@@ -1,0 +1,279 @@
+"""KV of conversations on disk: reading it back takes a thousandth of the time of reading the words again.
+
+One file a sequence, in a folder that only the daemon's user can read:
+
+    "NAILAKV1" · header length (4 bytes) · header (JSON: fingerprint, session, number of tokens, size of the state,
+    CRC-32 of what follows) · tokens (4 bytes each) · the state, as `llama_state_seq_get_data` gives it
+
+The fingerprint stands for everything that the state depends on: the model's content, the context's parameters, the
+version of llama.cpp. A file with another one, or that is damaged, is removed. Files are written by a thread of their
+own and renamed into place; when they are more than the budget, those used least recently go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import queue
+import secrets
+import threading
+import time
+import zlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import llama_cpp
+
+from naila.inference.prefix_cache import belongs, common_prefix
+
+_log = logging.getLogger(__name__)
+
+_MAGIC: Final = b"NAILAKV1"
+_SUFFIX: Final = ".kv"
+_MAX_HEADER: Final = 65_536
+_MAX_QUEUED: Final = 8
+_SAMPLE: Final = 65_536
+_SAMPLES: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepPlan:
+    """Where KV is kept, and how much of it.
+
+    Attributes:
+        folder: for all models together; each has a folder of its own in it.
+        budget_bytes: most bytes on disk for a model.
+    """
+
+    folder: Path
+    budget_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A sequence on disk.
+
+    Attributes:
+        path: its file.
+        session: whose conversation it is; None for a prefix that all share.
+        tokens: what it holds.
+        size: bytes of the file.
+    """
+
+    path: Path
+    session: str | None
+    tokens: array[int]
+    size: int
+
+
+def open_store(plan: KeepPlan, model_path: Path) -> KvStore | None:
+    """Open what is kept for a model; None, with a line in the log, where the folder cannot be used."""
+    try:
+        fingerprint = _fingerprint(model_path)
+        return KvStore(plan.folder / fingerprint[:16], fingerprint, budget_bytes=plan.budget_bytes)
+    except OSError as exc:
+        _log.warning("KV cannot be kept in %s, conversations are read again after a restart: %s", plan.folder, exc)
+        return None
+
+
+def _fingerprint(path: Path) -> str:
+    """Return what a state depends on: the model's content, sampled throughout the file, and llama.cpp's version."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size} {llama_cpp.__version__} f16".encode())
+    with path.open("rb") as file:
+        for at in range(0, size, max(_SAMPLE, size // _SAMPLES)):
+            file.seek(at)
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
+
+
+class KvStore:
+    """The files of one model. `longest`, `load` and `save` belong to one thread, the engine's."""
+
+    def __init__(self, folder: Path, fingerprint: str, *, budget_bytes: int) -> None:
+        """Open the folder, making it if need be.
+
+        Args:
+            folder: where the files are.
+            fingerprint: what a state depends on.
+            budget_bytes: most bytes on disk.
+
+        Raises:
+            OSError: the folder cannot be made or read.
+        """
+        self._folder = folder
+        self._fingerprint = fingerprint
+        self._budget = budget_bytes
+        self._lock = threading.Lock()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        self._saved: dict[Path, Saved] = {saved.path: saved for saved in self._scan()}
+        self._writes: queue.Queue[tuple[str | None, array[int], bytes] | None] = queue.Queue(_MAX_QUEUED)
+        self._writer = threading.Thread(target=self._write_all, name="naila-kv-writer", daemon=True)
+        self._writer.start()
+
+    @property
+    def bytes_used(self) -> int:
+        """Bytes of all files."""
+        with self._lock:
+            return sum(saved.size for saved in self._saved.values())
+
+    def longest(self, prompt: array[int], session: str | None) -> tuple[Saved | None, int]:
+        """Return what begins with the longest part of a prompt: of the same conversation, or shared by all."""
+        with self._lock:
+            mine = [saved for saved in self._saved.values() if saved.session in {None, session}]
+        ranked = [(common_prefix(saved.tokens, prompt, len(prompt) - 1), saved) for saved in mine]
+        common, best = max(ranked, key=lambda pair: pair[0], default=(0, None))
+        return (best, common) if common else (None, 0)
+
+    def load(self, saved: Saved) -> bytes | None:
+        """Read a state back; None, and the file is gone, where it is damaged."""
+        try:
+            data = saved.path.read_bytes()
+            header, start = _header(data)
+            state = data[start + 4 * int(header["tokens"]) :]
+            whole = len(state) == header["size"] and zlib.crc32(data[start:]) == header["crc32"]
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            _log.warning("the saved KV in %s cannot be read: %s", saved.path.name, exc)
+            whole = False
+        if not whole:
+            self._remove([saved])
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(saved.path)
+        return state
+
+    def save(self, session: str | None, tokens: array[int], state: bytes) -> bool:
+        """Have a state written, soon; False where the writer has too much to do: then it is not kept."""
+        try:
+            self._writes.put_nowait((session, array("i", tokens), state))
+        except queue.Full:
+            return False
+        return True
+
+    def forget(self, session: str) -> None:
+        """Remove what is kept of a conversation; of a whole device where the name ends in `/`."""
+        self.flush()
+        with self._lock:
+            gone = [saved for saved in self._saved.values() if belongs(saved.session, session)]
+        self._remove(gone)
+
+    def flush(self) -> None:
+        """Wait until everything has been written."""
+        self._writes.join()
+
+    def close(self) -> None:
+        """Write what waits and stop."""
+        self._writes.put(None)
+        self._writer.join()
+
+    def _write_all(self) -> None:
+        while (item := self._writes.get()) is not None:
+            try:
+                self._write(*item)
+            except OSError as exc:
+                _log.warning("KV cannot be kept in %s: %s", self._folder, exc)
+            finally:
+                self._writes.task_done()
+        self._writes.task_done()
+
+    def _write(self, session: str | None, tokens: array[int], state: bytes) -> None:
+        header = json.dumps(
+            {
+                "fingerprint": self._fingerprint,
+                "session": session,
+                "tokens": len(tokens),
+                "size": len(state),
+                "crc32": zlib.crc32(state, zlib.crc32(tokens.tobytes())),
+            }
+        ).encode()
+        path = self._folder / f"{secrets.token_hex(8)}{_SUFFIX}"
+        part = path.with_suffix(".part")
+        part.touch(mode=0o600, exist_ok=False)
+        with part.open("wb") as file:
+            file.writelines((_MAGIC, len(header).to_bytes(4, "little"), header, tokens.tobytes(), state))
+            size = file.tell()
+        part.rename(path)
+        saved = Saved(path, session, tokens, size)
+        with self._lock:
+            # What a longer state of the same conversation contains need not be kept.
+            older = [
+                other
+                for other in self._saved.values()
+                if other.session == session
+                and (session is not None or common_prefix(other.tokens, tokens, len(tokens)) == len(other.tokens))
+            ]
+            self._saved[path] = saved
+        self._remove(older)
+        self._remove(self._beyond_budget())
+
+    def _beyond_budget(self) -> list[Saved]:
+        with self._lock:
+            newest_first = sorted(self._saved.values(), key=lambda saved: _used_at(saved.path), reverse=True)
+        total, gone = 0, []
+        for saved in newest_first:
+            total += saved.size
+            if total > self._budget:
+                gone.append(saved)
+        return gone
+
+    def _remove(self, gone: list[Saved]) -> None:
+        for saved in gone:
+            with self._lock:
+                self._saved.pop(saved.path, None)
+            with contextlib.suppress(OSError):
+                saved.path.unlink(missing_ok=True)
+
+    def _scan(self) -> Iterator[Saved]:
+        """Look at what is there; remove what is of no use."""
+        for path in list(self._folder.iterdir()):
+            try:
+                saved = self._look_at(path)
+            except (OSError, ValueError, KeyError, TypeError) as exc:
+                _log.info("removing %s: %s", path.name, exc)
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            else:
+                yield saved
+
+    def _look_at(self, path: Path) -> Saved:
+        if path.suffix != _SUFFIX:
+            raise ValueError("not a finished file")
+        with path.open("rb") as file:
+            header, start = _header(file.read(len(_MAGIC) + 4 + _MAX_HEADER))
+            if header["fingerprint"] != self._fingerprint:
+                raise ValueError("of another model, context or version")
+            file.seek(start)
+            tokens = array("i")
+            tokens.fromfile(file, int(header["tokens"]))
+        size = path.stat().st_size
+        if size != start + 4 * len(tokens) + header["size"]:
+            raise ValueError("truncated")
+        return Saved(path, header["session"], tokens, size)
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    """Return the header and where it ends."""
+    start = len(_MAGIC) + 4
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise ValueError("not a KV file")
+    size = int.from_bytes(data[len(_MAGIC) : start], "little")
+    if size > _MAX_HEADER:
+        raise ValueError("header too long")
+    header = json.loads(data[start : start + size])
+    if not isinstance(header, dict):
+        raise ValueError("header is no object")  # noqa: TRY004
+    return header, start + size
+
+
+def _used_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()

@@ -1,0 +1,261 @@
+"""What the KV cache holds, and for whom: shared prefixes, warm conversations, and who leaves when space is short.
+
+Bookkeeping over a few native operations (`KvMemory`), testable without a model. The cache is unified: all sequences
+live in one pool of cells, and a cell that several sequences share is there once.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+
+def as_tokens(tokens: Iterable[int]) -> array[int]:
+    """Return tokens in the form whose slices compare at the speed of memcmp."""
+    return array("i", tokens)
+
+
+class KvMemory(Protocol):
+    """The native side of a KV cache."""
+
+    def share(self, source: int, target: int, length: int) -> bool:
+        """Let `target`, empty until now, begin with the first `length` positions of `source`; False where it can't."""
+        ...
+
+    def trim(self, sequence: int, keep: int) -> bool:
+        """Drop all but the first `keep` positions; False where a model can only drop everything, and then it has."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One sequence of the cache.
+
+    Attributes:
+        id: the native sequence id.
+        tokens: what it holds, in order.
+        cells: for each token the cell that holds it; two slots that share a cell name the same one.
+        session: whose conversation it is; None for a nameless one.
+        busy: a request works in it now.
+        pinned: never evicted.
+        used_at: when it was last used, in uses of the cache.
+        kept: how many of its tokens were saved on disk.
+    """
+
+    id: int
+    tokens: array[int] = field(default_factory=lambda: array("i"))
+    cells: list[int] = field(default_factory=list)
+    session: str | None = None
+    busy: bool = False
+    pinned: bool = False
+    used_at: int = 0
+    kept: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFigures:
+    """How full the cache is.
+
+    Attributes:
+        cells_used: tokens held, shared ones once.
+        cells: room for tokens.
+        sequences_used: sequences that hold something.
+        evictions: sequences that left for want of space, since the start.
+    """
+
+    cells_used: int
+    cells: int
+    sequences_used: int
+    evictions: int
+
+
+class PrefixCache:
+    """Hands out sequences that already hold as much of a prompt as the cache knows.
+
+    Of what it holds, the longest common beginning counts, whoever's it is. A request goes on in the sequence of its own
+    conversation; from anybody else's, and from what is pinned, the beginning is shared. What was used least recently
+    leaves when cells or sequences run out.
+    """
+
+    def __init__(
+        self,
+        memory: KvMemory,
+        *,
+        cells: int,
+        sequences: int,
+        on_evict: Callable[[Slot], None] = lambda _: None,
+    ) -> None:
+        """Make an empty cache.
+
+        Args:
+            memory: the native side.
+            cells: room for tokens.
+            sequences: how many sequences there are.
+            on_evict: told of a slot that leaves for want of space, while it still holds everything.
+        """
+        self._memory = memory
+        self._on_evict = on_evict
+        self._cells = cells
+        self.slots: Final = [Slot(id=number) for number in range(sequences)]
+        self._holders: Counter[int] = Counter()
+        self._next_cell = 0
+        self._uses = 0
+        self._evictions = 0
+
+    @property
+    def figures(self) -> CacheFigures:
+        """How full the cache is, now."""
+        used = sum(1 for slot in self.slots if slot.tokens)
+        return CacheFigures(len(self._holders), self._cells, used, self._evictions)
+
+    @property
+    def free_cells(self) -> int:
+        """Cells that nobody holds."""
+        return self._cells - len(self._holders)
+
+    def claim(self, prompt: array[int], session: str | None) -> Slot | None:
+        """Return a busy slot that holds the longest known beginning of `prompt` and nothing else.
+
+        At least the last token of the prompt is left to decode, since its logits are wanted. None while every sequence
+        is busy.
+        """
+        source, common = self._longest(prompt, session)
+        if source is not None and self._may_go_on_in(source, common, session):
+            slot = source
+            self._trim(slot, common)
+        else:
+            target = self._empty_slot(sparing=source)
+            if target is None:
+                return None
+            slot = target
+            if source is not None and source.tokens:
+                self._share(source, slot, common)
+        slot.busy = True
+        slot.session = session
+        self.touch(slot)
+        return slot
+
+    def extend(self, slot: Slot, tokens: Sequence[int]) -> None:
+        """Note that the tokens were decoded into the slot."""
+        for token in tokens:
+            slot.tokens.append(token)
+            slot.cells.append(self._next_cell)
+            self._holders[self._next_cell] = 1
+            self._next_cell += 1
+
+    def make_room(self, cells: int) -> bool:
+        """Evict until so many cells are free; False where what is busy or pinned leaves no room."""
+        while self.free_cells < cells:
+            victim = self._least_recent()
+            if victim is None:
+                return False
+            self._evict(victim)
+        return True
+
+    def release(self, slot: Slot) -> None:
+        """End the work in a slot; what it holds stays."""
+        slot.busy = False
+        self.touch(slot)
+
+    def cut(self, slot: Slot, keep: int) -> None:
+        """Keep only the first tokens of a slot."""
+        self._trim(slot, keep)
+
+    def touch(self, slot: Slot) -> None:
+        """Note that a slot is used now."""
+        self._uses += 1
+        slot.used_at = self._uses
+
+    def rollback(self, slot: Slot) -> None:
+        """Bring the native memory back to what the slot is known to hold, whatever a decode left behind."""
+        self._trim(slot, len(slot.tokens), always=True)
+
+    def drop(self, slot: Slot) -> None:
+        """Forget what a slot holds."""
+        self._trim(slot, 0, always=True)
+
+    def forget(self, session: str) -> int:
+        """Drop what idle slots hold of a conversation, or of a device (`device/`); return how many there were."""
+        mine = [slot for slot in self.slots if belongs(slot.session, session) and not slot.busy]
+        for slot in mine:
+            self._trim(slot, 0)
+        return len(mine)
+
+    def idle(self) -> list[Slot]:
+        """Return the slots that hold something and are not worked in, the least recently used first."""
+        return sorted((s for s in self.slots if s.tokens and not s.busy), key=lambda slot: slot.used_at)
+
+    def _longest(self, prompt: array[int], session: str | None) -> tuple[Slot | None, int]:
+        best, best_rank = None, (0, False, False, 0)
+        for slot in self.slots:
+            common = common_prefix(slot.tokens, prompt, len(prompt) - 1)
+            rank = (common, not slot.busy, session is not None and slot.session == session, slot.used_at)
+            if common and rank > best_rank:
+                best, best_rank = slot, rank
+        return best, best_rank[0]
+
+    def _may_go_on_in(self, slot: Slot, common: int, session: str | None) -> bool:
+        if slot.busy or slot.pinned:
+            return False
+        is_own = session is not None and slot.session == session
+        return is_own or (slot.session is None and common == len(slot.tokens))
+
+    def _empty_slot(self, *, sparing: Slot | None) -> Slot | None:
+        """Return a slot that holds nothing, evicting somebody if need be, `sparing` only if there is nobody else."""
+        slot = next((s for s in self.slots if not s.tokens and not s.busy), None)
+        slot = slot or self._least_recent(sparing=sparing) or self._least_recent()
+        if slot is not None and slot.tokens:
+            self._evict(slot)
+        return slot
+
+    def _least_recent(self, *, sparing: Slot | None = None) -> Slot | None:
+        candidates = (s for s in self.slots if s.tokens and not s.busy and not s.pinned and s is not sparing)
+        return min(candidates, key=lambda slot: slot.used_at, default=None)
+
+    def _evict(self, slot: Slot) -> None:
+        self._evictions += 1
+        self._on_evict(slot)
+        self._trim(slot, 0)
+
+    def _share(self, source: Slot, target: Slot, length: int) -> None:
+        if not self._memory.share(source.id, target.id, length):
+            return
+        target.tokens = source.tokens[:length]
+        target.cells = source.cells[:length]
+        self._holders.update(target.cells)
+
+    def _trim(self, slot: Slot, keep: int, *, always: bool = False) -> None:
+        if keep == len(slot.tokens) and not always:
+            return
+        if not self._memory.trim(slot.id, keep):
+            keep = 0
+        for cell in slot.cells[keep:]:
+            self._holders[cell] -= 1
+            if not self._holders[cell]:
+                del self._holders[cell]
+        del slot.tokens[keep:]
+        del slot.cells[keep:]
+        slot.kept = min(slot.kept, keep)
+
+
+def belongs(session: str | None, name: str) -> bool:
+    """Tell whether a conversation is the one named, or one of the device named (`device/`)."""
+    return session is not None and (session == name or (name.endswith("/") and session.startswith(name)))
+
+
+def common_prefix(a: array[int], b: array[int], limit: int) -> int:
+    """Return how many tokens, at most `limit`, two sequences begin with in common."""
+    high = min(len(a), len(b), limit)
+    if a[:high] == b[:high]:
+        return max(high, 0)
+    low = 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,81 @@
+"""Conversations that outlive memory: KV put on disk before it is lost, and read back when its conversation goes on."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+from naila.inference.kv import NativeKv
+from naila.inference.kv_store import KvStore
+from naila.inference.prefix_cache import PrefixCache, Slot
+
+_WORTH_KEEPING: Final = 16  # fewer tokens are read again sooner than from a file
+
+
+class Warmth:
+    """A prefix cache with a store behind it. Belongs to the engine's thread.
+
+    Attributes:
+        cache: what is in memory.
+        restored: how many conversations were read back, since the start.
+    """
+
+    def __init__(self, kv: NativeKv, store: KvStore | None, *, cells: int, sequences: int) -> None:
+        self._kv = kv
+        self._store = store
+        self.cache: Final = PrefixCache(kv, cells=cells, sequences=sequences, on_evict=self.keep)
+        self.restored = 0
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a disk behind it at all."""
+        return self._store is not None
+
+    def recall(self, slot: Slot, prompt: array[int], session: str | None) -> None:
+        """Read KV back from disk into a claimed slot, where the disk holds more of the prompt than memory does."""
+        if self._store is None:
+            return
+        saved, common = self._store.longest(prompt, session)
+        if saved is None or common < len(slot.tokens) + _WORTH_KEEPING:
+            return
+        self.cache.cut(slot, 0)
+        if not self.cache.make_room(len(saved.tokens)):
+            return
+        state = self._store.load(saved)
+        if state is not None and self._kv.restore(slot.id, state):
+            self.cache.extend(slot, saved.tokens)
+            slot.kept = len(saved.tokens)
+            self.cache.cut(slot, common)
+            self.restored += 1
+
+    def keep(self, slot: Slot) -> None:
+        """Put what a slot holds on disk, where it is a conversation or a pinned prefix and not there yet."""
+        is_worth_it = (slot.session is not None or slot.pinned) and len(slot.tokens) - slot.kept >= _WORTH_KEEPING
+        if self._store is None or not is_worth_it:
+            return
+        state = self._kv.state(slot.id)
+        if state is not None and self._store.save(slot.session, slot.tokens, state):
+            slot.kept = len(slot.tokens)
+
+    def keep_one(self) -> bool:
+        """Put one idle conversation on disk that is only in memory; tell whether there was one."""
+        for slot in self.cache.idle():
+            before = slot.kept
+            self.keep(slot)
+            if slot.kept != before:
+                return True
+        return False
+
+    def forget(self, session: str) -> None:
+        """Drop what is held of a conversation, or of a device (`device/`), in memory and on disk."""
+        self.cache.forget(session)
+        if self._store is not None:
+            self._store.forget(session)
+
+    def close(self) -> None:
+        """Put everything on disk that is only in memory."""
+        if self._store is None:
+            return
+        while self.keep_one():
+            self._store.flush()
+        self._store.close()
