@@ -335,6 +335,8 @@ class EnginePlan:
         n_cells: tokens that the KV cache holds, for all conversations together.
         n_sequences: conversations that the KV cache can tell apart.
         n_batch: most tokens in one decode call.
+        kv_type: how the KV cache is stored.
+        flash_attention: whether attention is computed in tiles; `auto` leaves it to llama.cpp.
         use_mmap: map the file instead of reading it.
         acceleration: where it will run.
         needed_bytes: main memory that it will take.
@@ -349,6 +351,8 @@ class EnginePlan:
     n_cells: int
     n_sequences: int
     n_batch: int
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    flash_attention: Literal["auto", "on", "off"] = "auto"
     use_mmap: bool
     acceleration: Literal["cpu", "cuda", "metal", "vulkan"]
     needed_bytes: int

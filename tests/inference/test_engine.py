@@ -64,8 +64,9 @@ class Rig:
     def __init__(
         self, path: Path, limits: EngineLimits | None = None, keep: KeepPlan | None = None, **room: int
     ) -> None:
-        self.model = Model(path, plan(**room))
-        self.engine = Engine(self.model, limits, open_store(keep, path) if keep is not None else None)
+        planned = plan(**room)
+        self.model = Model(path, planned)
+        self.engine = Engine(self.model, limits, open_store(keep, path, planned) if keep is not None else None)
 
     def close(self) -> None:
         self.engine.close()

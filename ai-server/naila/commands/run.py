@@ -41,9 +41,10 @@ async def _serve(args: argparse.Namespace, settings: Settings) -> int:
     stop = asyncio.Event()
     wanted: list[Settings | None] = [settings]
 
-    def end() -> None:
-        if stop.is_set() and wanted[-1] is None:
-            _log.warning("second signal: leaving at once")
+    def end(number: signal.Signals) -> None:
+        # A person who presses Ctrl-C twice means it; a service manager has SIGKILL for that.
+        if number is signal.SIGINT and wanted[-1] is None:
+            _log.warning("interrupted again: leaving at once")
             signal.raise_signal(signal.SIGKILL)
         supervisor.stopping()
         wanted.append(None)
@@ -63,7 +64,7 @@ async def _serve(args: argparse.Namespace, settings: Settings) -> int:
             stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+        loop.add_signal_handler(number, end, number)
     loop.add_signal_handler(signal.SIGHUP, reload)
     while (current := wanted[-1]) is not None:
         stop.clear()

@@ -105,6 +105,12 @@ class Settings(BaseModel):
         le=1_048_576,
         description="Disk for the KV of conversations, beside the database, in MB; 0: none.",
     )
+    llm_kv_type: Literal["f16", "q8_0"] = Field(
+        "f16", description="How the KV cache is stored: f16, or q8_0 in half the memory, a little slower."
+    )
+    llm_flash_attention: Literal["auto", "on", "off"] = Field(
+        "auto", description="Flash attention: auto lets llama.cpp decide; q8_0 needs it."
+    )
     llm_worker: Literal["process", "thread"] = Field(
         "process", description="Where the engine lives: in a child process that may die alone, or in the daemon."
     )
@@ -148,6 +154,8 @@ class Settings(BaseModel):
                 f"LLM_MAX_TOKENS={self.llm_max_tokens} leaves no room for a prompt in "
                 f"LLM_CONTEXT_SIZE={self.llm_context_size}: it must be smaller"
             )
+        if self.llm_kv_type != "f16" and self.llm_flash_attention == "off":
+            raise ValueError("LLM_KV_TYPE=q8_0 needs flash attention: set LLM_FLASH_ATTENTION to auto or on")
         if (self.mqtt_tls_cert is None) != (self.mqtt_tls_key is None):
             raise ValueError("MQTT_TLS_CERT and MQTT_TLS_KEY go together: set both or neither")
         if self.mqtt_tls_cert is not None and self.mqtt_tls_ca is None:

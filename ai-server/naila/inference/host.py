@@ -131,7 +131,7 @@ class LocalHost:
             ModelLoadError: llama.cpp refused it.
         """
         model = await asyncio.to_thread(Model, path, plan, on_progress=on_progress)
-        store = await asyncio.to_thread(open_store, keep, path) if keep is not None else None
+        store = await asyncio.to_thread(open_store, keep, path, plan) if keep is not None else None
         return cls(model, Engine(model, limits, store))
 
     async def ask(self, ask: Ask, on_text: OnText, on_end: OnEnd) -> Ticket:

@@ -31,6 +31,7 @@ from typing import Any, Final
 import llama_cpp
 
 from naila.inference.prefix_cache import belongs, common_prefix
+from naila.ports import EnginePlan
 
 _log = logging.getLogger(__name__)
 
@@ -72,20 +73,21 @@ class Saved:
     size: int
 
 
-def open_store(plan: KeepPlan, model_path: Path) -> KvStore | None:
+def open_store(keep: KeepPlan, model_path: Path, plan: EnginePlan) -> KvStore | None:
     """Open what is kept for a model; None, with a line in the log, where the folder cannot be used."""
     try:
-        fingerprint = _fingerprint(model_path)
-        return KvStore(plan.folder / fingerprint[:16], fingerprint, budget_bytes=plan.budget_bytes)
+        fingerprint = _fingerprint(model_path, plan)
+        return KvStore(keep.folder / fingerprint[:16], fingerprint, budget_bytes=keep.budget_bytes)
     except OSError as exc:
-        _log.warning("KV cannot be kept in %s, conversations are read again after a restart: %s", plan.folder, exc)
+        _log.warning("KV cannot be kept in %s, conversations are read again after a restart: %s", keep.folder, exc)
         return None
 
 
-def _fingerprint(path: Path) -> str:
-    """Return what a state depends on: the model's content, sampled throughout the file, and llama.cpp's version."""
+def _fingerprint(path: Path, plan: EnginePlan) -> str:
+    """Return what a state depends on: the model's content, sampled throughout, the context, llama.cpp's version."""
     size = path.stat().st_size
-    digest = hashlib.sha256(f"{size} {llama_cpp.__version__} f16".encode())
+    context = f"{plan.kv_type} {plan.flash_attention} {plan.n_gpu_layers}"
+    digest = hashlib.sha256(f"{size} {llama_cpp.__version__} {context}".encode())
     with path.open("rb") as file:
         for at in range(0, size, max(_SAMPLE, size // _SAMPLES)):
             file.seek(at)

@@ -19,6 +19,12 @@ from naila.ports import EnginePlan
 
 _log = logging.getLogger(__name__)
 
+_FLASH_ATTENTION: Final = {
+    "auto": llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
+
 Progress = Callable[[float], bool]
 """Told the share loaded, 0 to 1; False gives up."""
 
@@ -111,6 +117,9 @@ def _context(model: Any, path: Path, plan: EnginePlan) -> Any:
     parameters.n_seq_max = plan.n_sequences
     parameters.n_threads = plan.n_threads
     parameters.n_threads_batch = plan.n_threads_batch
+    parameters.flash_attn_type = _FLASH_ATTENTION[plan.flash_attention]
+    if plan.kv_type == "q8_0":
+        parameters.type_k = parameters.type_v = llama_cpp.GGML_TYPE_Q8_0
     parameters.no_perf = True
     context = llama_cpp.llama_init_from_model(model, parameters)
     if not context:

@@ -118,7 +118,7 @@ def main() -> int:
             out.send({"failed": str(exc)})
             return 1
         freeing.callback(model.close)
-        engine = Engine(model, limits, open_store(keep, path) if keep is not None else None)
+        engine = Engine(model, limits, open_store(keep, path, plan) if keep is not None else None)
         freeing.callback(engine.close)
         worker, stop = _Worker(model, engine, out), threading.Event()
         freeing.callback(stop.set)

@@ -7,7 +7,7 @@ context, room for conversations, step size and mmap, so that the model fits with
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from naila.errors import ModelTooLargeError
 from naila.ports import EnginePlan, ModelHeader
@@ -41,6 +41,8 @@ class EngineOverrides:
         n_batch: LLM_BATCH_SIZE, the most that is wanted.
         max_tokens: LLM_MAX_TOKENS; the context stays larger.
         gpu_memory_share: LLM_GPU_MEMORY_SHARE.
+        kv_type: LLM_KV_TYPE.
+        flash_attention: LLM_FLASH_ATTENTION.
     """
 
     n_threads: int | None = None
@@ -50,6 +52,8 @@ class EngineOverrides:
     n_batch: int = 512
     max_tokens: int = 512
     gpu_memory_share: float = 0.9
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    flash_attention: Literal["auto", "on", "off"] = "auto"
 
 
 def plan_engine(header: ModelHeader, hardware: Hardware, overrides: EngineOverrides | None = None) -> EnginePlan:
@@ -78,6 +82,8 @@ def plan_engine(header: ModelHeader, hardware: Hardware, overrides: EngineOverri
         n_cells=n_cells,
         n_sequences=min(SEQUENCES, n_batch),
         n_batch=n_batch,
+        kv_type=fitting.overrides.kv_type,
+        flash_attention=fitting.overrides.flash_attention,
         use_mmap=use_mmap,
         acceleration=hardware.gpus[0].backend if layers else "cpu",
         needed_bytes=fitting.main(n_ctx, layers, n_cells),
@@ -100,7 +106,7 @@ class _Fitting:
     """One model in one machine's memory.
 
     Sizes are estimates, rather too large than too small, and within a few percent of llama.cpp's own log: weights are
-    the file, spread evenly over the blocks and the output; the KV cache has 16 bits a value; the compute buffer is
+    the file, spread evenly over the blocks and the output; the compute buffer is
     ruled by the logits of one step or, without flash attention, by its attention scores.
     """
 
@@ -110,7 +116,9 @@ class _Fitting:
 
     def kv(self, n_ctx: int) -> int:
         header = self.header
-        return n_ctx * header.n_layers * header.n_kv_heads * (header.head_dim_k + header.head_dim_v) * 2
+        values = n_ctx * header.n_layers * header.n_kv_heads * (header.head_dim_k + header.head_dim_v)
+        # q8_0 stores 32 values of a byte and their scale of two.
+        return values * 2 if self.overrides.kv_type == "f16" else values * 34 // 32
 
     def compute(self, n_ctx: int, layers: int) -> int:
         tokens = min(self.overrides.n_batch, UBATCH if layers else CPU_STEP, n_ctx)

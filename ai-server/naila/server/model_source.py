@@ -65,6 +65,8 @@ class ModelSource:
             n_batch=settings.llm_batch_size,
             max_tokens=settings.llm_max_tokens,
             gpu_memory_share=settings.llm_gpu_memory_share,
+            kv_type=settings.llm_kv_type,
+            flash_attention=settings.llm_flash_attention,
         )
 
     def find(self) -> ModelChoice:
