@@ -230,3 +230,40 @@ async def test_progress_is_shown_in_steps() -> None:
     world.service.load_model = load_model  # type: ignore[method-assign]
     await keeper.load()
     assert seen == [f"loading, {step}0%" for step in range(1, 11)] + ["loading, 100%"]
+
+
+async def test_an_engine_that_keeps_dying_is_loaded_again_with_growing_pauses() -> None:
+    loaded: list[float] = []
+    world = World(FakeService([None]))
+
+    def load(_: int) -> None:
+        loaded.append(world.seconds)
+        world.at(world.seconds + 0.5, lose)
+
+    def lose() -> None:
+        world.service.is_loaded = False
+
+    world.service.loading = load
+    async with world.kept():
+        await world.until(lambda: len(loaded) == 9)
+    pauses = [later - before for before, later in pairwise(loaded)]
+    assert pauses[0] < 1
+    assert pauses[2] < pauses[4] < pauses[6]
+    assert max(pauses) <= 62
+
+
+async def test_an_engine_that_was_well_for_long_is_loaded_again_at_once() -> None:
+    loaded: list[float] = []
+    world = World(FakeService([None]))
+
+    def load(_: int) -> None:
+        loaded.append(world.seconds)
+        world.at(world.seconds + 100, lose)
+
+    def lose() -> None:
+        world.service.is_loaded = False
+
+    world.service.loading = load
+    async with world.kept():
+        await world.until(lambda: len(loaded) == 5)
+    assert all(later - before < 101 for before, later in pairwise(loaded))

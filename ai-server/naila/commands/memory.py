@@ -7,10 +7,15 @@ import asyncio
 import json
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
+from typing import Final
 
 from naila.config.settings import Settings
+from naila.inference.kv_store import forget_files
 from naila.memory.conversation_memory import SqliteConversationMemory
 from naila.memory.database import Database
+
+_BRAIN_S: Final = 2.0
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,13 +39,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _runner(args: argparse.Namespace, settings: Settings) -> int:
     async def work() -> int:
         async with Database(settings.memory_path, move_corrupt=False) as database:
-            code: int = await args.work(args, SqliteConversationMemory(database, max_turns=settings.memory_max_turns))
+            memory = SqliteConversationMemory(database, max_turns=settings.memory_max_turns)
+            code: int = await args.work(args, memory, settings.memory_path.parent / "kv")
             return code
 
     return asyncio.run(work())
 
 
-async def _list(args: argparse.Namespace, memory: SqliteConversationMemory) -> int:
+async def _list(args: argparse.Namespace, memory: SqliteConversationMemory, _kv: Path) -> int:
     devices = await memory.devices()
     if args.json:
         print(json.dumps([asdict(device) for device in devices], default=_plain, indent=2))
@@ -53,7 +59,7 @@ async def _list(args: argparse.Namespace, memory: SqliteConversationMemory) -> i
     return 0
 
 
-async def _show(args: argparse.Namespace, memory: SqliteConversationMemory) -> int:
+async def _show(args: argparse.Namespace, memory: SqliteConversationMemory, _kv: Path) -> int:
     found = await memory.show(args.device, last=args.last)
     if args.json:
         print(json.dumps(asdict(found), default=_plain, indent=2))
@@ -68,13 +74,25 @@ async def _show(args: argparse.Namespace, memory: SqliteConversationMemory) -> i
     return 0
 
 
-async def _forget(args: argparse.Namespace, memory: SqliteConversationMemory) -> int:
+async def _forget(args: argparse.Namespace, memory: SqliteConversationMemory, kv: Path) -> int:
     gone = await memory.forget(args.device, args.conversation)
+    await _drop_kv(memory, kv)
     if args.json:
         print(json.dumps(asdict(gone)))
     else:
         print(f"forgotten of {args.device}: {gone.turns} turns, {gone.facts} facts, {gone.replies} stored replies")
     return 0
+
+
+async def _drop_kv(memory: SqliteConversationMemory, kv: Path) -> None:
+    """Wait for a running brain to drop the KV of what was forgotten; where none runs, remove it from disk here."""
+    waited = 0.0
+    while (left := await memory.forgotten()) and waited < _BRAIN_S:
+        await asyncio.sleep(0.1)
+        waited += 0.1
+    for number, session in left:
+        await asyncio.to_thread(forget_files, kv, session)
+        await memory.traces_gone(number)
 
 
 def _plain(value: object) -> str:

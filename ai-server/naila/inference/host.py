@@ -124,6 +124,7 @@ class LocalHost:
         limits: EngineLimits,
         keep: KeepPlan | None,
         on_progress: Progress | None = None,
+        on_failure: Callable[[], None] = lambda: None,  # noqa: ARG003 - what ends this engine ends the process
     ) -> Self:
         """Load a model.
 

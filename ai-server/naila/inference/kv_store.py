@@ -83,6 +83,24 @@ def open_store(keep: KeepPlan, model_path: Path, plan: EnginePlan) -> KvStore | 
         return None
 
 
+def forget_files(folder: Path, session: str) -> int:
+    """Remove what is kept of a conversation, or of a device (`device/`), of any model; return how many files.
+
+    For whoever forgets while no engine runs.
+    """
+    gone = 0
+    for path in folder.glob(f"*/*{_SUFFIX}"):
+        try:
+            with path.open("rb") as file:
+                header, _ = _header(file.read(len(_MAGIC) + 4 + _MAX_HEADER))
+        except (OSError, ValueError):
+            continue  # the engine removes what is damaged
+        if belongs(header.get("session"), session):
+            path.unlink(missing_ok=True)
+            gone += 1
+    return gone
+
+
 def _fingerprint(path: Path, plan: EnginePlan) -> str:
     """Return what a state depends on: the model's content, sampled throughout, the context, llama.cpp's version."""
     size = path.stat().st_size

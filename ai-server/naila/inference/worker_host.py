@@ -8,6 +8,7 @@ import itertools
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -42,8 +43,9 @@ class _WorkerTicket:
 class WorkerHost:
     """The parent's side of an engine process."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, on_failure: Callable[[], None]) -> None:
         self._process = process
+        self._on_failure = on_failure
         self._numbers = itertools.count()
         self._asked: dict[int, tuple[OnText, OnEnd]] = {}
         self._figures: dict[str, float] = {}
@@ -61,6 +63,7 @@ class WorkerHost:
         limits: EngineLimits,
         keep: KeepPlan | None,
         on_progress: Progress | None = None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> Self:
         """Start a process and load a model in it.
 
@@ -76,7 +79,7 @@ class WorkerHost:
             stdout=asyncio.subprocess.PIPE,
             limit=_MAX_LINE,
         )
-        host = cls(process)
+        host = cls(process, on_failure)
         try:
             host._send(wire.load_message(path, plan, limits, keep))
             await host._loaded(path, on_progress)
@@ -190,6 +193,7 @@ class WorkerHost:
         self._failure = why
         if not self._closing:
             _log.error("%s; %d answers were being written", why, len(self._asked))
+            self._on_failure()
         asked, self._asked = self._asked, {}
         for _, on_end in asked.values():
             error: GenerationError = EngineFailedError(why)

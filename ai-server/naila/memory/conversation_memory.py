@@ -197,6 +197,7 @@ class SqliteConversationMemory:
         def work(connection: sqlite3.Connection) -> Forgotten:
             chosen = "WHERE device_id = ?1 AND (?2 IS NULL OR conversation_id = ?2)"
             key = (device, conversation)
+            connection.execute("INSERT INTO forgotten (session) VALUES (?)", (f"{device}/{conversation or ''}",))
             return Forgotten(
                 turns=connection.execute(f"DELETE FROM turns {chosen}", key).rowcount,  # noqa: S608 - a constant
                 replies=connection.execute(f"DELETE FROM replies {chosen}", key).rowcount,  # noqa: S608 - a constant
@@ -206,6 +207,29 @@ class SqliteConversationMemory:
         forgotten = await self._database.run(work)
         await self._database.purge()
         return forgotten
+
+    async def forgotten(self) -> tuple[tuple[int, str], ...]:
+        """Return what was forgotten and may have left traces elsewhere: number and session.
+
+        A session is `device/conversation`, or `device/` for all of a device's.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        rows = await self._database.read(
+            lambda connection: connection.execute("SELECT id, session FROM forgotten ORDER BY id").fetchall()
+        )
+        return tuple((int(number), str(session)) for number, session in rows)
+
+    async def traces_gone(self, number: int) -> None:
+        """Note that nothing of a forgotten session is left up to this number.
+
+        Raises:
+            StorageError: the database cannot be written.
+        """
+        await self._database.run(
+            lambda connection: connection.execute("DELETE FROM forgotten WHERE id <= ?", (number,))
+        )
 
     def _oldest(self, now: datetime) -> float:
         return (now - self._max_reply_age).timestamp()

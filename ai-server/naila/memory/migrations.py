@@ -61,7 +61,12 @@ def conversations(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX replies_by_age ON replies (answered_at)")
 
 
-MIGRATIONS: tuple[Migration, ...] = (conversations,)
+def forgotten(connection: sqlite3.Connection) -> None:
+    """What was forgotten, until whoever holds traces of it elsewhere (the engine's KV) has dropped them."""
+    connection.execute("CREATE TABLE forgotten (id INTEGER PRIMARY KEY, session TEXT NOT NULL) STRICT")
+
+
+MIGRATIONS: tuple[Migration, ...] = (conversations, forgotten)
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[Migration] = MIGRATIONS) -> None:

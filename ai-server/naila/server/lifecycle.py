@@ -66,6 +66,7 @@ async def serve(
             pulse.enter("running")
             start(house.keeper.run(), "model keeper")
             start(house.reporter.report_metrics(), "metrics")
+            start(house.drop_forgotten(), "forgetting")
             supervisor.ready(pulse.state)
             if on_ready is not None:
                 on_ready(settings)

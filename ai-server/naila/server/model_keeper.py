@@ -14,10 +14,12 @@ from naila.events import Alert, ComponentHealth
 
 _log = logging.getLogger(__name__)
 
+_WATCH_EVERY_S: Final = 0.2
 _LOOK_EVERY_S: Final = 1.0
 _FIRST_RETRY_S: Final = 2.0
 _LAST_RETRY_S: Final = 60.0
 _FAILURES: Final = 3
+_STABLE_S: Final = 10.0
 _STEPS: Final = 10
 _TELL_EVERY_S: Final = 1.0
 _WRONG_FILE: Final = (ModelCorruptError, ModelTruncatedError, NotAGgufError)
@@ -146,12 +148,19 @@ class ModelKeeper:
 
     async def run(self) -> None:
         """Watch over the model for ever."""
+        losses, held = 0, 0.0
         while True:
             if self._service.is_loaded and self._service.failures < _FAILURES:
-                await self._sleep(_LOOK_EVERY_S)
+                await self._sleep(_WATCH_EVERY_S)
+                held += _WATCH_EVERY_S
                 continue
             if self._service.is_loaded:
                 _log.error("the model failed %d times in a row: loading it again", self._service.failures)
+            # An engine that dies as soon as it is there would keep the machine busy with loading.
+            losses = losses + 1 if held < _STABLE_S else 0
+            if losses > 1:
+                await self._sleep(min(2.0 ** (losses - 2), _LAST_RETRY_S))
+            held = 0.0
             await self._heal()
 
     async def _heal(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import secrets
 import time
 from dataclasses import asdict, dataclass
@@ -31,7 +33,10 @@ from naila.server.notify import Supervisor
 from naila.services.llm_service import LlmService
 from naila.utils.hardware_detection import read_memory
 
+_log = logging.getLogger(__name__)
+
 _LINK_STALL_S: Final = 30.0
+_FORGET_EVERY_S: Final = 0.5
 _ENGINE_GRACE_S: Final = 60.0
 
 
@@ -59,6 +64,18 @@ class House:
     mailbox: Mailbox
     pulse: Pulse
     reporter: Reporter
+    memory: SqliteConversationMemory
+
+    async def drop_forgotten(self) -> None:
+        """Drop from the engine, for ever, what `naila memory forget` removed from the database."""
+        while True:
+            try:
+                for number, session in await self.memory.forgotten():
+                    await self.service.forget(session)
+                    await self.memory.traces_gone(number)
+            except StorageError:
+                _log.debug("what was forgotten cannot be looked up now", exc_info=True)
+            await asyncio.sleep(_FORGET_EVERY_S)
 
     def stalls(self) -> list[str]:
         """Name what makes no progress: what the watchdog must not be fed for."""
@@ -98,6 +115,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         keep=_keep(settings),
         prefixes=[opening(persona) for persona in personas.values()],
         on_progress=lambda share: keeper.progress(share),
+        on_failure=lambda: pulse.changed.set(),
     )
     link = MqttLink(
         settings,
@@ -158,7 +176,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         health_interval_s=settings.health_interval_s,
         metrics_interval_s=settings.metrics_interval_s,
     )
-    return House(settings, database, link, service, keeper, mailbox, pulse, reporter)
+    return House(settings, database, link, service, keeper, mailbox, pulse, reporter, memory)
 
 
 def _keep(settings: Settings) -> KeepPlan | None:

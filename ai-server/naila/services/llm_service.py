@@ -24,7 +24,7 @@ from naila.errors import (
 from naila.inference.gguf import read_header
 from naila.inference.host import Ask, EngineHost, LocalHost
 from naila.inference.job import EngineLimits
-from naila.inference.kv_store import KeepPlan
+from naila.inference.kv_store import KeepPlan, forget_files
 from naila.inference.model import Progress
 from naila.inference.request import Completion
 from naila.inference.sampling import Sampling
@@ -81,6 +81,7 @@ class LlmService:
         keep: KeepPlan | None = None,
         prefixes: Sequence[Sequence[ChatMessage]] = (),
         on_progress: Progress | None = None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """Make a service without a model.
 
@@ -93,6 +94,7 @@ class LlmService:
             limits: bounds of the engine.
             keep: where KV outlives the engine.
             prefixes: what prompts begin with: read in before the model counts as loaded.
+            on_failure: told when the engine is lost.
             on_progress: told the share loaded, 0 to 1, in a worker thread; False gives up.
         """
         self._choose = choose
@@ -104,6 +106,7 @@ class LlmService:
         self._keep = keep
         self._prefixes = prefixes
         self._on_progress = on_progress
+        self._on_failure = on_failure
         self._serving: _Serving | None = None
         self._changing = asyncio.Lock()
         self._abandon = threading.Event()
@@ -137,10 +140,12 @@ class LlmService:
         """Return what the engine has done, by name; nothing without one."""
         return self._serving.host.figures() if self._serving else {}
 
-    def forget(self, session: str) -> None:
-        """Drop the KV of a conversation, `device/conversation`."""
-        if self._serving is not None:
+    async def forget(self, session: str) -> None:
+        """Drop the KV of a conversation, `device/conversation`, or of a device, `device/`, in memory and on disk."""
+        if self._serving is not None and self._serving.host.failure is None:
             self._serving.host.forget(session)
+        elif self._keep is not None:
+            await asyncio.to_thread(forget_files, self._keep.folder, session)
 
     async def load_model(self, path: Path | None = None) -> LoadedModel:
         """Load a model in place of the one that may be there.
@@ -175,7 +180,12 @@ class LlmService:
             _log.info("plan: %s: %s", what, why)
         started = time.perf_counter()
         host = await self._host.start(
-            header.path, plan, limits=self._limits, keep=self._keep, on_progress=self._progress
+            header.path,
+            plan,
+            limits=self._limits,
+            keep=self._keep,
+            on_progress=self._progress,
+            on_failure=self._on_failure,
         )
         await self._read_prefixes(host)
         loaded = LoadedModel(header, plan, time.perf_counter() - started)
