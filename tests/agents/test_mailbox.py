@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from naila.agents import mailbox
+from naila.agents import mailbox, transcripts
 from naila.agents.mailbox import Mailbox
 from naila.errors import ContractError
 from naila.events import Cancel, DeviceStatus, FinishReason, Intent, Reply
@@ -39,6 +39,8 @@ class FakeTurns:
     begun: list[str] = field(default_factory=list)
     refuse: dict[str, ContractError] = field(default_factory=dict)
     received: list[float] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
     _gates: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def handle(self, intent: Intent, *, cancellation: Cancellation, received_at: float) -> Reply:
@@ -54,6 +56,15 @@ class FakeTurns:
         if cancellation.cause is not None:
             return a_reply(intent, "so far", "cancelled")
         return a_reply(intent)
+
+    async def read_in(self, intent: Intent) -> None:
+        self.read.append(intent.text)
+        if intent.text in self.held:
+            try:
+                await self._gates.setdefault(intent.text, asyncio.Event()).wait()
+            except asyncio.CancelledError:
+                self.given_up.append(intent.text)
+                raise
 
     def let_go(self, request_id: str) -> None:
         self._gates.setdefault(request_id, asyncio.Event()).set()
@@ -82,6 +93,10 @@ class Post:
 
     async def send(self, request_id: str, device_id: str = "r2", **changes: object) -> None:
         await self.mailbox.accept(an_intent("Hello", id=request_id, device_id=device_id, **changes))
+
+    async def hear(self, text: str, device_id: str = "r2", **changes: object) -> None:
+        """Take in a transcript that still grows."""
+        await self.mailbox.accept(an_intent(text, id="t1", device_id=device_id, partial=True, **changes))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(2):
@@ -237,6 +252,90 @@ async def test_a_growing_transcript_is_answered_by_nothing() -> None:
         await post.send("a")
         await post.publisher.until(1)
         assert len(post.publisher.published) == 1
+
+
+async def test_a_growing_transcript_is_read_in() -> None:
+    async with running(Post()) as post:
+        await post.hear("Why")
+        await post.until(lambda: post.turns.read == ["Why"])
+        await post.hear("Why is the")
+        await post.until(lambda: post.turns.read == ["Why", "Why is the"])
+        assert post.publisher.published == []
+        await post.until(lambda: not post.mailbox._transcripts._readers)
+        assert not post.mailbox._transcripts._newest
+
+
+async def test_only_the_newest_of_a_growing_transcript_is_read_in() -> None:
+    async with running(Post(FakeTurns(held={"Why"}))) as post:
+        await post.hear("Why")
+        await post.until(lambda: post.turns.read == ["Why"])
+        for text in ("Why is", "Why is the", "Why is the sky"):
+            await post.hear(text)
+        post.turns.let_go("Why")
+        await post.until(lambda: post.turns.read == ["Why", "Why is the sky"])
+
+
+async def test_transcripts_of_devices_do_not_wait_for_each_other() -> None:
+    async with running(Post(FakeTurns(held={"Why"}))) as post:
+        await post.hear("Why", "one")
+        await post.hear("Where", "two")
+        await post.until(lambda: sorted(post.turns.read) == ["Where", "Why"])
+
+
+async def test_the_whole_of_a_transcript_overtakes_its_beginnings() -> None:
+    async with running(Post(FakeTurns(held={"Why"}))) as post:
+        await post.hear("Why")
+        await post.until(lambda: post.turns.read == ["Why"])
+        await post.hear("Why is the")
+        await post.hear("Where", "other")
+        await post.send("t1")
+        await post.publisher.until(1)
+        assert (post.turns.read, post.turns.given_up, post.turns.begun) == (["Why", "Where"], ["Why"], ["t1"])
+
+
+async def test_what_is_heard_while_its_device_is_answered_is_not_read_in() -> None:
+    # The prompt would lack the answer that is being written.
+    async with running(Post(FakeTurns(held={"a"}))) as post:
+        await post.send("a")
+        await post.until(lambda: post.turns.begun == ["a"])
+        await post.hear("And what")
+        post.turns.let_go("a")
+        await post.publisher.until(1)
+        assert post.turns.read == []
+
+
+async def test_a_beginning_that_comes_after_its_whole_is_not_read_in() -> None:
+    async with running(Post()) as post:
+        await post.send("t1")
+        await post.publisher.until(1)
+        await post.hear("Why")
+        await asyncio.sleep(0.01)
+        assert post.turns.read == []
+
+
+async def test_what_is_read_in_at_once_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcripts, "MAX_READERS", 2)
+    async with running(Post(FakeTurns(held={"Why"}))) as post:
+        for device in ("one", "two", "three"):
+            await post.hear("Why", device)
+        await asyncio.sleep(0.01)
+        assert post.turns.read == ["Why", "Why"]
+        post.turns.let_go("Why")
+        await post.until(lambda: not post.mailbox._transcripts._readers)
+        await post.hear("Why not", "three")
+        await post.until(lambda: len(post.turns.read) == 3)
+
+
+async def test_nothing_is_read_in_before_running_or_after_draining() -> None:
+    post = Post(FakeTurns(held={"Why"}))
+    await post.hear("Who")
+    async with running(post):
+        await post.hear("Why")
+        await post.until(lambda: post.turns.read == ["Why"])
+        await post.mailbox.drain(1)
+        await post.hear("Where")
+        assert post.turns.read == ["Why"]
+    assert post.turns.given_up == ["Why"]
 
 
 async def test_the_running_request_can_be_cancelled() -> None:

@@ -125,29 +125,53 @@ async def test_a_name_and_what_is_liked_are_remembered() -> None:
     assert stage.memory.facts == {"name": "Ada", "likes": "tea"}
 
 
-async def test_a_known_name_is_said_even_if_the_model_gets_it_wrong() -> None:
-    stage = Stage(model=FakeLanguageModel(answers=[["You are ", "Bob."]]), memory=FakeMemory(facts={"name": "Ada"}))
-    reply = await stage.say("What's my name?", stream=True)
+@pytest.mark.parametrize(
+    ("text", "facts", "said"),
+    [("What's my name?", {"name": "Ada"}, "Ada"), ("What do I like?", {"likes": "tea; chess"}, "tea and chess")],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_known_for_sure_is_not_asked_of_the_model(
+    text: str, facts: dict[str, str], said: str, stream: bool
+) -> None:
+    stage = Stage(memory=FakeMemory(facts=facts))
+    reply = await stage.say(text, stream=stream)
+    assert said in reply.text
+    assert (reply.source, reply.degraded, stage.model.asked) == ("pattern", False, [])
+
+
+async def test_without_a_model_a_known_name_is_known_too() -> None:
+    stage = Stage(model=FakeLanguageModel(is_loaded=False), memory=FakeMemory(facts={"name": "Ada"}))
+    reply = await stage.say("What's my name?")
     assert "Ada" in reply.text
+    assert (reply.source, reply.degraded) == ("pattern", True)
+
+
+async def test_what_is_not_known_is_for_the_model() -> None:
+    stage = Stage(memory=FakeMemory(facts={"likes": "tea"}))
+    reply = await stage.say("What's my name?")
+    assert (reply.source, len(stage.model.asked)) == ("llm", 1)
+
+
+async def test_its_own_name_is_said_even_if_the_model_gets_it_wrong() -> None:
+    stage = Stage(model=FakeLanguageModel(answers=[["I am ", "Bob."]]))
+    reply = await stage.say("Who are you?", stream=True)
+    assert NAILA.name in reply.text
     assert "Bob" not in reply.text
     assert (reply.source, reply.degraded, len(stage.model.asked)) == ("pattern", False, 2)
 
 
 async def test_what_was_tried_with_the_model_is_remembered_with_its_note() -> None:
     # Its cache holds the words with the note: the next prompt has to begin the same.
-    stage = Stage(model=FakeLanguageModel(answers=[["Bob."]]), memory=FakeMemory(facts={"name": "Ada"}))
-    await stage.say("What's my name?")
-    assert stage.memory.turns[0].note == "(Say: Your name is Ada.)"
+    stage = Stage(model=FakeLanguageModel(answers=[["Bob."]]))
+    await stage.say("Who are you?", context={"battery": 81})
+    assert stage.memory.turns[0].note == f"(battery=81. {NAILA.guidance['identity']})"
 
 
-async def test_a_known_name_is_streamed_as_soon_as_the_model_says_it() -> None:
-    stage = Stage(
-        model=FakeLanguageModel(answers=[["Your ", "name is", " Ada. ", "Right?"]]),
-        memory=FakeMemory(facts={"name": "Ada"}),
-    )
-    reply = await stage.say("What's my name?", stream=True)
-    assert (reply.text, reply.source) == ("Your name is Ada. Right?", "llm")
-    assert [item.text for item in stage.publisher.stream] == ["Your name is Ada.", " Right?", ""]
+async def test_its_own_name_is_streamed_as_soon_as_the_model_says_it() -> None:
+    stage = Stage(model=FakeLanguageModel(answers=[["I ", "am", f" {NAILA.name}. ", "Right?"]]))
+    reply = await stage.say("Who are you?", stream=True)
+    assert (reply.text, reply.source) == (f"I am {NAILA.name}. Right?", "llm")
+    assert [item.text for item in stage.publisher.stream] == [f"I am {NAILA.name}.", " Right?", ""]
 
 
 async def test_the_clock_answers_time_and_date_not_the_model() -> None:
@@ -349,6 +373,69 @@ async def test_what_nobody_foresaw_is_logged_and_answered(stream: bool, caplog: 
     assert reply.text in BOOK.replies["failed"]
     assert reply.degraded
     assert "turn q0 of r2 failed" in caplog.text
+
+
+async def test_a_growing_transcript_is_read_in_as_the_beginning_of_its_turns_prompt() -> None:
+    stage = Stage(memory=FakeMemory(facts={"likes": "tea"}))
+    await stage.say("My name is Ada.")
+    await stage.orchestrator.read_in(an_intent("What should I drink", partial=True, context={"battery": 81}))
+    await stage.say("What should I drink with my cake?", context={"battery": 81})
+    (read,), asked = stage.model.read, stage.model.asked[-1]
+    assert read[:-1] == asked[:-1]
+    assert read[-1].content == "(My name is Ada. battery=81.)\nWhat should I drink"
+    assert asked[-1].content == f"{read[-1].content} with my cake?"
+    assert stage.model.sessions == ["r2/default"] * 3
+
+
+async def test_reading_in_leaves_no_trace() -> None:
+    stage = Stage()
+    await stage.orchestrator.read_in(an_intent("My name is Ada", partial=True, stream=True))
+    assert (stage.memory.turns, stage.memory.facts, stage.publisher.published) == ([], {}, [])
+    assert stage.model.asked == []
+
+
+@pytest.mark.parametrize("text", ["What time is it", "What can you do", "What's my name"])
+async def test_what_is_not_for_the_model_is_not_read_in(text: str) -> None:
+    stage = Stage(memory=FakeMemory(facts={"name": "Ada"}))
+    await stage.orchestrator.read_in(an_intent(text, partial=True))
+    assert stage.model.read == []
+
+
+async def test_without_a_model_nothing_is_read_in() -> None:
+    stage = Stage(model=FakeLanguageModel(is_loaded=False))
+    await stage.orchestrator.read_in(an_intent("Why is", partial=True))
+    assert stage.model.read == []
+
+
+@pytest.mark.parametrize(
+    ("model", "memory", "persona"),
+    [
+        (FakeLanguageModel(fails_after=0), FakeMemory(), None),
+        (FakeLanguageModel(fails_after=0, failure=EngineFailedError("broken")), FakeMemory(), None),
+        (FakeLanguageModel(hold_after=0), FakeMemory(), None),
+        (FakeLanguageModel(), FakeMemory(broken=True), None),
+        (FakeLanguageModel(), FakeMemory(), "hal"),
+    ],
+    ids=["no model", "a broken engine", "a model that hangs", "a broken memory", "an unknown persona"],
+)
+async def test_what_cannot_be_read_in_is_not_worth_a_word(
+    model: FakeLanguageModel, memory: FakeMemory, persona: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "naila")
+    stage = Stage(model=model, memory=memory, timeout_s=0.01)
+    await stage.orchestrator.read_in(an_intent("Why is", partial=True, persona=persona))
+    assert {record.levelname for record in caplog.records} == {"DEBUG"}
+    assert "partial transcript q1 of r2 could not be read in" in caplog.text
+    assert stage.publisher.published == []
+
+
+async def test_reading_in_can_be_given_up() -> None:
+    stage = Stage(model=FakeLanguageModel(hold_after=0))
+    reading = asyncio.create_task(stage.orchestrator.read_in(an_intent("Why is", partial=True)))
+    await stage.model.holding.wait()
+    reading.cancel()
+    await asyncio.wait({reading})
+    assert reading.cancelled()
 
 
 async def test_times_are_told() -> None:

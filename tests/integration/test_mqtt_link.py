@@ -150,6 +150,17 @@ async def test_what_is_refused_is_told_and_the_next_good_one_works(mosquitto: Mo
         assert link.status.refused == 5
 
 
+async def test_an_old_wish_is_cleared_in_silence(mosquitto: Mosquitto) -> None:
+    brain = EchoBrain(mosquitto.settings())
+    async with brain.running() as link, Device(mosquitto.settings(), "r1") as device:
+        assert await heard(device) == BrainStatus(status="online")
+        for leaf in ("intent", "cancel"):
+            device.send_raw(raw("", leaf, retain=True))
+        assert (await device.ask(say("hello"), timeout_s=5)).text == "you said: hello"
+        assert (brain.texts, len(brain.accepted)) == (["hello"], 1)
+        assert (link.status.received, link.status.refused) == (3, 0)
+
+
 async def test_the_brain_may_refuse_too(mosquitto: Mosquitto) -> None:
     brain = EchoBrain(mosquitto.settings())
     asked = replace(say("refuse"), response_topic="answers/r1", correlation_data=b"7")

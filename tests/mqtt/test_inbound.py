@@ -21,7 +21,9 @@ def decode(payload: bytes | str | dict[str, Any], leaf: str = "intent", **proper
         payload = json.dumps(payload)
     if isinstance(payload, str):
         payload = payload.encode()
-    return CODEC.decode(Publication(topic=f"naila/devices/r1/{leaf}", payload=payload, qos=1, **properties))
+    event = CODEC.decode(Publication(topic=f"naila/devices/r1/{leaf}", payload=payload, qos=1, **properties))
+    assert event is not None
+    return event
 
 
 def refusal(payload: bytes | str | dict[str, Any], leaf: str = "intent", **properties: Any) -> ContractError:
@@ -130,6 +132,12 @@ def test_an_old_wish_is_not_a_wish() -> None:
     assert "old wish" in str(refusal("hello", retain=True))
     assert "old wish" in str(refusal("{}", "cancel", retain=True))
     assert decode("online", "status", retain=True) == DeviceStatus(device_id="r1", status="online")
+
+
+@pytest.mark.parametrize("leaf", ["intent", "cancel"])
+def test_an_old_wish_may_be_cleared(leaf: str) -> None:
+    assert CODEC.decode(Publication(topic=f"naila/devices/r1/{leaf}", payload=b"", qos=1, retain=True)) is None
+    assert "must not be" in str(refusal(" ", leaf, retain=True))
 
 
 @pytest.mark.parametrize("payload", ["", "  ", "{}", '{"id": null}', '{"why": "bored"}'])

@@ -40,6 +40,7 @@ class FakeLanguageModel:
         fails_after: after so many pieces `failure` is raised.
         hold_after: after so many pieces it waits until `go` is set, or it is cancelled.
         deaf: it doesn't listen to cancellation.
+        read: the prompts that it only read in.
     """
 
     answers: Sequence[Sequence[str]] = (("All ", "is ", "well."),)
@@ -53,6 +54,7 @@ class FakeLanguageModel:
     go: asyncio.Event = field(default_factory=asyncio.Event)
     holding: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[list[ChatMessage]] = field(default_factory=list)
+    read: list[list[ChatMessage]] = field(default_factory=list)
     options: list[SamplingOptions | None] = field(default_factory=list)
     sessions: list[str | None] = field(default_factory=list)
 
@@ -85,6 +87,15 @@ class FakeLanguageModel:
                 yield TextPiece(piece)
             await asyncio.sleep(0)
         yield self._generation(said)
+
+    async def read_in(self, messages: Sequence[ChatMessage], *, session: str | None = None) -> None:
+        self.read.append(list(messages))
+        self.sessions.append(session)
+        if self.fails_after == 0:
+            raise self.failure
+        if self.hold_after == 0:
+            self.holding.set()
+            await self.go.wait()
 
     def _generation(self, said: list[str]) -> Generation:
         usage = Usage(prompt_tokens=10, completion_tokens=len(said))

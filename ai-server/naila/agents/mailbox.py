@@ -2,7 +2,8 @@
 
 Every request that was accepted gets exactly one reply or one error. Bounds: `max_per_device` waiting requests for
 each device and `max_waiting` in all; beyond, a request is refused as `busy`. A request is one until it is answered:
-its repeat while it waits or runs is ignored, its repeat after that gets the same reply again.
+its repeat while it waits or runs is ignored, its repeat after that gets the same reply again. A partial transcript is
+no request: it is read in ahead, while its device has none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
+from naila.agents.transcripts import Reader, Transcripts
 from naila.config.patterns import UNKNOWN
 from naila.errors import ContractError, ErrorCode, StorageError
 from naila.events import Cancel, DeviceStatus, ErrorNotice, Inbound, Intent, Reply, Timing
@@ -29,7 +31,7 @@ Key: TypeAlias = tuple[str, str]
 log = logging.getLogger(__name__)
 
 
-class Turns(Protocol):
+class Turns(Reader, Protocol):
     """Whoever answers: the orchestrator."""
 
     async def handle(self, intent: Intent, *, cancellation: Cancellation, received_at: float) -> Reply:
@@ -76,6 +78,7 @@ class Mailbox:
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self._turns = turns
+        self._transcripts = Transcripts(turns)
         self._memory = memory
         self._publisher = publisher
         self._clock = clock
@@ -137,6 +140,7 @@ class Mailbox:
     async def drain(self, timeout_s: float) -> None:
         """Stop: refuse what comes and what waits, let what runs finish within a limit, then cut it short."""
         self._stopping = True
+        self._transcripts.close()
         for queue in self._queues.values():
             while queue:
                 waiting = queue.popleft()
@@ -158,7 +162,7 @@ class Mailbox:
     def _enqueue(self, intent: Intent) -> None:
         key = intent.device_id, intent.id
         if intent.partial:
-            log.debug("partial transcript %s of %s: nothing to answer yet", intent.id, intent.device_id)
+            self._read_ahead(intent)
             return
         if key in self._open:
             log.debug("repeat of %s of %s, which is in progress", intent.id, intent.device_id)
@@ -167,9 +171,16 @@ class Mailbox:
             self._publisher.publish(self._recent[key], to=intent)
             return
         self._check_room(intent)
+        self._transcripts.end(intent.device_id)
         self._open.add(key)
         self._queues.setdefault(intent.device_id, deque()).append(Waiting(intent, self._clock.monotonic()))
         self._wake(intent.device_id)
+
+    def _read_ahead(self, intent: Intent) -> None:
+        """Have a partial transcript read in, unless it is late or its prompt would lack an answer not yet given."""
+        late = (intent.device_id, intent.id) in self._recent
+        if self._group is not None and not (self._stopping or late or intent.device_id in self._queues):
+            self._transcripts.grow(intent, self._group)
 
     def _check_room(self, intent: Intent) -> None:
         queued = len(self._queues.get(intent.device_id, ()))

@@ -11,7 +11,7 @@ from naila.config.personas import Persona, choose_persona
 from naila.errors import ContractError
 from naila.events import Intent, Reply
 from naila.orchestration.clock import WorldClock
-from naila.orchestration.graph import build_graph
+from naila.orchestration.graph import build_graph, build_reading_graph
 from naila.orchestration.outcome import reply_of
 from naila.orchestration.patterns import Voice
 from naila.orchestration.speech import Speech
@@ -63,6 +63,7 @@ class Orchestrator:
         self._timeout_s = timeout_s
         self._max_tokens = max_tokens
         self._graph = build_graph()
+        self._reading = build_reading_graph()
 
     async def handle(self, intent: Intent, *, cancellation: Cancellation, received_at: float) -> Reply:
         """Answer one request.
@@ -92,6 +93,18 @@ class Orchestrator:
             return reply
         finally:
             deadline.cancel()
+
+    async def read_in(self, intent: Intent) -> None:
+        """Let the model read what the turn of this transcript, which still grows, will begin with; answer nothing.
+
+        It only saves time, so a failure is not worth more than a line for whoever debugs.
+        """
+        try:
+            context = self._context(intent, Cancellation(), self._clock.monotonic())
+            async with asyncio.timeout(self._timeout_s):
+                await self._reading.ainvoke({"request": intent}, context=context)
+        except Exception as exc:  # noqa: BLE001 - nobody waits for it
+            log.debug("partial transcript %s of %s could not be read in: %r", intent.id, intent.device_id, exc)
 
     def _context(self, intent: Intent, cancellation: Cancellation, received_at: float) -> TurnContext:
         return TurnContext(

@@ -34,8 +34,8 @@ class Codec:
         self._inbound = InboundCodec(topics, max_payload_bytes, make_id)
         self._outbound = OutboundCodec(topics, max_payload_bytes)
 
-    def decode(self, message: Publication) -> Inbound:
-        """Return what a device said.
+    def decode(self, message: Publication) -> Inbound | None:
+        """Return what a device said; None where it only cleared a retained wish.
 
         Raises:
             ContractError: what was wrong and where; nothing else, whatever the bytes.

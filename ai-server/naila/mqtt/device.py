@@ -152,8 +152,8 @@ class Device:
         finally:
             self._answers.pop(intent.id, None)
 
-    async def wait_for_brain(self, *states: BrainState, timeout_s: float = 30.0) -> BrainState:
-        """Return the brain's state once it is one of these.
+    async def wait_for_brain(self, *states: BrainState, timeout_s: float | None = 30.0) -> BrainState:
+        """Return the brain's state once it is one of these; without a timeout, however long that takes.
 
         Raises:
             TimeoutError: it did not become so.

@@ -17,6 +17,7 @@ MAX_EXPIRY_MS = 86_400_000
 MAX_RESPONSE_TOPIC_BYTES = 1024
 MAX_CORRELATION_BYTES = 4096
 STATUS_REMOVED = "unknown"
+WISHES = frozenset({INTENT, CANCEL})
 
 
 class InboundCodec:
@@ -38,8 +39,8 @@ class InboundCodec:
             STATUS: self._status,
         }
 
-    def decode(self, message: Publication) -> Inbound:
-        """Return the event that a device's message is.
+    def decode(self, message: Publication) -> Inbound | None:
+        """Return the event that a device's message is; None for one that only clears a retained wish.
 
         Raises:
             ContractError: what was wrong and where, with the device and the request where they could be read.
@@ -50,6 +51,8 @@ class InboundCodec:
             raise ContractError(
                 "bad_topic", f"{message.topic[:300]!r} is no topic that the brain reads", device_id=device_id
             )
+        if leaf in WISHES and message.retain and not message.payload:
+            return None
         with _refused_as(device_id, None):
             return decoder(message, device_id)
 

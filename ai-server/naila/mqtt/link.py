@@ -178,7 +178,8 @@ class MqttLink:
         event: Inbound | None = None
         try:
             event = self._codec.decode(message)
-            await self._accept(event)
+            if event is not None:
+                await self._accept(event)
         except ContractError as exc:
             self._refuse(exc, event)
         except Exception:

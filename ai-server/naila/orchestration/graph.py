@@ -6,6 +6,8 @@
                          ├→ generate ───────┼→ guard → remember
                          └→ answer_pattern ─┘
 
+    understand → recall ──→ read_in             while the words still grow
+
 Nodes are plain functions of the state and the turn's context that return only the keys they change. The graph is
 compiled once, without a checkpointer: a turn that is interrupted is asked again by its device.
 """
@@ -28,10 +30,10 @@ from naila.errors import ContextOverflowError, GenerationError, ModelError, Stor
 from naila.orchestration import clock, intents
 from naila.orchestration.guard import cut_at_sentence
 from naila.orchestration.outcome import reply_of, turn_of
-from naila.orchestration.patterns import Voice
-from naila.orchestration.response_generator import Answer, answer, build_messages, expected_word, write_note
+from naila.orchestration.patterns import Voice, asks_what_is_known
+from naila.orchestration.response_generator import Answer, answer, build_messages, session_of, write_note
 from naila.orchestration.state import Draft, TurnContext, TurnState
-from naila.ports import Recollection
+from naila.ports import ChatMessage, Recollection
 
 TurnGraph: TypeAlias = CompiledStateGraph[TurnState, TurnContext, TurnState, TurnState]
 Route: TypeAlias = Literal["answer_clock", "generate", "answer_pattern"]
@@ -61,6 +63,19 @@ def build_graph() -> TurnGraph:
     return graph.compile(name="turn")
 
 
+def build_reading_graph() -> TurnGraph:
+    """Return the graph of a transcript that still grows: the turn's way as far as its prompt, which is read in."""
+    graph = StateGraph(TurnState, context_schema=TurnContext)
+    graph.add_node("understand", understand)
+    graph.add_node("recall", recollect)
+    graph.add_node("read_in", read_in)
+    graph.add_edge(START, "understand")
+    graph.add_edge("understand", "recall")
+    graph.add_conditional_edges("recall", decide, {"generate": "read_in", "answer_clock": END, "answer_pattern": END})
+    graph.add_edge("read_in", END)
+    return graph.compile(name="reading")
+
+
 async def understand(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
     """Find out what is meant."""
     return {"understanding": intents.understand(state["request"], runtime.context.phrasebook)}
@@ -68,24 +83,28 @@ async def understand(state: TurnState, runtime: Runtime[TurnContext]) -> TurnSta
 
 async def recall(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
     """Call to mind what was said before. A memory that fails costs the memory, not the answer."""
-    request = state["request"]
     try:
-        recollection = await runtime.context.memory.recall(request.device_id, request.conversation_id, request.user_id)
+        return await recollect(state, runtime)
     except StorageError:
-        log.exception("turn %s of %s: memory cannot be read", request.id, request.device_id)
-        recollection = Recollection()
-    understanding = intents.resolve(state["understanding"], recollection, runtime.context.phrasebook)
-    return {"recollection": recollection, "understanding": understanding}
+        log.exception("turn %s of %s: memory cannot be read", state["request"].id, state["request"].device_id)
+        return _resolved(state, Recollection(), runtime.context)
+
+
+async def recollect(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
+    """Call to mind what was said before."""
+    request = state["request"]
+    recollection = await runtime.context.memory.recall(request.device_id, request.conversation_id, request.user_id)
+    return _resolved(state, recollection, runtime.context)
 
 
 async def decide(state: TurnState, runtime: Runtime[TurnContext]) -> Route:
-    """Choose who answers: the clock where it knows, else the model, else the patterns.
+    """Choose who answers: the clock and the memory where they know, else the model, else the patterns.
 
     What the robot can do, and whether it will do it, is not for a model to say: it would promise anything.
     """
     if state["understanding"].clock is not None:
         return "answer_clock"
-    if state["understanding"].intent in HONEST_INTENTS:
+    if _is_known(state):
         return "answer_pattern"
     return "generate" if runtime.context.model.is_loaded else "answer_pattern"
 
@@ -106,7 +125,7 @@ async def answer_pattern(state: TurnState, runtime: Runtime[TurnContext]) -> Tur
     context, understanding = runtime.context, state["understanding"]
     voice = _voice(context)
     text = voice.answer(understanding, state["recollection"], state["request"].id)
-    degraded = understanding.intent not in HONEST_INTENTS or not context.model.is_loaded
+    degraded = not _is_known(state) or not context.model.is_loaded
     context.speech.say(voice.degraded(text) if degraded else text)
     return {"draft": Draft(text=context.speech.text, source="pattern", degraded=degraded)}
 
@@ -115,9 +134,8 @@ async def generate(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState
     """Answer with the model; when it fails, as far as it came, or without it."""
     context, request = runtime.context, state["request"]
     understanding, recollection = state["understanding"], state["recollection"]
-    note = write_note(request, understanding, recollection, context)
-    messages = build_messages(context.persona, recollection, note, request.text)
-    word = expected_word(understanding, recollection, context.persona)
+    note, messages = _prompt(state, context)
+    word = context.persona.name if understanding.intent == "identity" else ""
     try:
         made = await answer(messages, request, context, word)
     except ContextOverflowError as exc:
@@ -131,9 +149,17 @@ async def generate(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState
         context.speech.say(f" {context.persona.interrupted}")
         return {"draft": Draft(text=context.speech.text, source="llm", degraded=True, note=note)}
     if word and not made.text and made.finish_reason in {"stop", "length"}:
-        # The model got wrong what is known for sure.
+        # The model does not know who it is.
         return _said(context, _voice(context).answer(understanding, recollection, request.id), note)
     return {"draft": _draft(made, note, context.model.model_name)}
+
+
+async def read_in(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
+    """Let the model read what it will be asked, as far as it goes."""
+    context = runtime.context
+    _, messages = _prompt(state, context)
+    await context.model.read_in(messages, session=session_of(state["request"]))
+    return {}
 
 
 async def guard(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
@@ -162,6 +188,24 @@ async def remember(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState
     except StorageError:
         log.exception("turn %s of %s: memory cannot be written", request.id, request.device_id)
     return {"reply": reply}
+
+
+def _resolved(state: TurnState, recollection: Recollection, context: TurnContext) -> TurnState:
+    understanding = intents.resolve(state["understanding"], recollection, context.phrasebook)
+    return {"recollection": recollection, "understanding": understanding}
+
+
+def _is_known(state: TurnState) -> bool:
+    """Whether the patterns answer better than a model would."""
+    understanding = state["understanding"]
+    return understanding.intent in HONEST_INTENTS or asks_what_is_known(understanding, state["recollection"])
+
+
+def _prompt(state: TurnState, context: TurnContext) -> tuple[str, list[ChatMessage]]:
+    """Return the note and the prompt. The note stands before the words: while it is the same, they may still grow."""
+    request, recollection = state["request"], state["recollection"]
+    note = write_note(request, state["understanding"], recollection, context)
+    return note, build_messages(context.persona, recollection, note, request.text)
 
 
 def _voice(context: TurnContext) -> Voice:

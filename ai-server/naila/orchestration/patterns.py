@@ -5,12 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from naila.config.patterns import UNKNOWN, Phrasebook
 from naila.config.personas import Persona
 from naila.config.prompts import listed
 from naila.orchestration.state import Understanding
 from naila.ports import Recollection
+
+ASKED_FACTS: Final = {"name_asked": "name", "likes_asked": "likes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,10 @@ class Voice:
 
     def answer(self, understanding: Understanding, recollection: Recollection, request_id: str) -> str:
         """Answer an intent as well as can be without a model."""
-        facts = {fact.key: listed(fact.value) for fact in (*recollection.facts, *understanding.facts)}
+        facts = _known(understanding, recollection)
         key = understanding.intent
-        if key == "name_asked" and "name" in facts:
-            key = "name_known"
-        elif key == "likes_asked" and "likes" in facts:
-            key = "likes_known"
+        if asks_what_is_known(understanding, recollection):
+            key = f"{ASKED_FACTS[key]}_known"
         elif key == "name_given" and "name" not in facts:
             key = "greeting"
         last = recollection.turns[-1].reply_text if recollection.turns else ""
@@ -43,3 +44,12 @@ class Voice:
     def degraded(self, text: str) -> str:
         """Add, once, that no model can be asked."""
         return text if self.persona.degraded in text else f"{text} {self.persona.degraded}"
+
+
+def asks_what_is_known(understanding: Understanding, recollection: Recollection) -> bool:
+    """Whether somebody asks for a fact about themselves that they have told."""
+    return ASKED_FACTS.get(understanding.intent) in _known(understanding, recollection)
+
+
+def _known(understanding: Understanding, recollection: Recollection) -> dict[str, str]:
+    return {fact.key: listed(fact.value) for fact in (*recollection.facts, *understanding.facts)}
