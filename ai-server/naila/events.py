@@ -37,7 +37,7 @@ class Intent:
         user_id: which person speaks, where the device knows.
         persona: who should answer, else the brain's default.
         stream: also publish the answer piece by piece.
-        partial: a transcript that still grows: answered by nothing.
+        partial: a transcript that still grows: read into the KV cache, answered by nothing.
         max_tokens: bound on the answer, in tokens.
         temperature: sampling temperature, 0 to 2.
         expires_in_ms: after this the answer is no longer wanted.

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from naila.config.prompts import (
     READINGS_MAX_CHARS,
-    answer_sentence,
     fact_sentence,
     note_of,
     now_sentence,
@@ -62,7 +61,6 @@ def test_facts_are_told_in_the_first_person() -> None:
     assert fact_sentence(Fact("likes", "tea; chess; rain")) == "I like tea, chess and rain."
     assert fact_sentence(Fact("likes", "tea, black")) == "I like tea, black."
     assert fact_sentence(Fact("shoe size", "41")) == "My shoe size: 41."
-    assert answer_sentence(Fact("name", "Ada")) == "Say: Your name is Ada."
 
 
 def test_the_date_is_told_in_words() -> None:

@@ -160,7 +160,7 @@ class Reference:
         index = 0
         for at in range(0, len(tokens), 63):
             self._batch.clear()
-            index = self._batch.add(tokens[at : at + 63], position=start + at, sequence=sequence, wants_logits=True)
+            index = self._batch.add(tokens[at : at + 63], position=start + at, sequence=sequence, outputs=1)
             assert self._batch.decode(self.model.context) == 0
         return index
 
@@ -347,3 +347,30 @@ def test_a_forgotten_conversation_is_forgotten_on_disk_too(model_path: Path, tmp
     rig.ask([7, 8, 9], max_tokens=0).end()
     rig.close()
     assert not list(tmp_path.rglob("*.kv"))
+
+
+COPY = "Repeat after me, word for word: the quick brown fox jumps over the lazy dog near the river bank."
+
+
+def test_answers_are_the_same_with_guesses_and_without(model_path: Path, reference: Reference) -> None:
+    plain = Rig(model_path, EngineLimits(speculation="off"))
+    guessing = Rig(model_path, EngineLimits(speculation="always"))
+    for question in [COPY, *QUESTIONS]:
+        prompt = plain.prompt(question)
+        assert_same(reference, prompt, plain.ask(prompt, max_tokens=40), guessing.ask(prompt, max_tokens=40))
+    assert guessing.engine.figures.taken > 0
+    assert guessing.engine.figures.guessed > guessing.engine.figures.taken
+    assert plain.engine.figures.guessed == 0
+    plain.close()
+    guessing.close()
+
+
+def test_wrong_guesses_leave_no_trace_in_the_cache(model_path: Path) -> None:
+    rig = Rig(model_path, EngineLimits(speculation="always"))
+    prompt = rig.prompt(COPY)
+    answer = rig.ask(prompt, max_tokens=30, session="a/1")
+    used = answer.end().usage
+    rig.ask([7, 8, 9], max_tokens=0).end()
+    held = max(len(slot.tokens) for slot in rig.engine.slots)
+    assert held <= used.prompt_tokens + used.completion_tokens
+    rig.close()

@@ -26,8 +26,6 @@ MONTHS: Final = (
 
 # In the first person, as if the speaker said them: the model then answers "your name is …".
 FACT_SENTENCES: Final = {"name": "My name is {}.", "likes": "I like {}.", "dislikes": "I don't like {}."}
-# Word for word what the answer to a question about oneself is: the smallest model can repeat it.
-ANSWER_SENTENCES: Final = {"name": "Say: Your name is {}.", "likes": "Say: You like {}."}
 
 
 def user_message(note: str, text: str) -> str:
@@ -47,11 +45,6 @@ def fact_sentence(fact: Fact) -> str:
     value = listed(fact.value)
     sentence = FACT_SENTENCES.get(fact.key)
     return sentence.format(value) if sentence else f"My {one_line(fact.key, 64)}: {value}."
-
-
-def answer_sentence(fact: Fact) -> str:
-    """Return what the model should answer when the speaker asks for this fact."""
-    return ANSWER_SENTENCES[fact.key].format(listed(fact.value))
 
 
 def listed(value: str) -> str:

@@ -111,6 +111,9 @@ class Settings(BaseModel):
     llm_flash_attention: Literal["auto", "on", "off"] = Field(
         "auto", description="Flash attention: auto lets llama.cpp decide; q8_0 needs it."
     )
+    llm_speculation: Literal["auto", "off"] = Field(
+        "auto", description="Guess tokens ahead from the prompt where that pays: auto measures, off never does."
+    )
     llm_worker: Literal["process", "thread"] = Field(
         "process", description="Where the engine lives: in a child process that may die alone, or in the daemon."
     )

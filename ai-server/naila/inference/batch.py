@@ -22,8 +22,8 @@ class Batch:
         """Forget the tokens of the last step."""
         self._batch.n_tokens = 0
 
-    def add(self, tokens: Sequence[int], *, position: int, sequence: int, wants_logits: bool) -> int:
-        """Append tokens of one sequence; return the index of the last one, whose logits are computed if wanted."""
+    def add(self, tokens: Sequence[int], *, position: int, sequence: int, outputs: int) -> int:
+        """Append tokens of one sequence; the last `outputs` of them get logits. Return the index of the last one."""
         batch, start = self._batch, len(self)
         for offset, token in enumerate(tokens):
             index = start + offset
@@ -31,9 +31,8 @@ class Batch:
             batch.pos[index] = position + offset
             batch.n_seq_id[index] = 1
             batch.seq_id[index][0] = sequence
-            batch.logits[index] = 0
+            batch.logits[index] = int(offset >= len(tokens) - outputs)
         last = start + len(tokens) - 1
-        batch.logits[last] = int(wants_logits)
         batch.n_tokens = last + 1
         return last
 

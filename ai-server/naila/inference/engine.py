@@ -29,10 +29,11 @@ from naila.inference.job import EngineFigures, EngineLimits, Job
 from naila.inference.kv import NativeKv
 from naila.inference.kv_store import KvStore
 from naila.inference.model import AbortFlag, Model
-from naila.inference.prefix_cache import CacheFigures
+from naila.inference.prefix_cache import CacheFigures, Slot
 from naila.inference.request import Completion, Request
 from naila.inference.sampling import Sampler
 from naila.inference.scheduler import FairShares, share_step
+from naila.inference.speculation import PromptLookup, StepCost
 from naila.inference.text import TextAssembler
 from naila.inference.warmth import Warmth
 from naila.ports import StopCause
@@ -43,6 +44,8 @@ _NO_ROOM: Final = 1
 _ABORTED: Final = 2
 _GROWTH: Final = 8
 _IDLE_S: Final = 1.0
+_FEW: Final = 2
+_NOTHING: Final = array("i")
 
 
 class Engine:
@@ -57,6 +60,7 @@ class Engine:
         self._cache = self._warmth.cache
         self._shares = FairShares()
         self._arrivals = itertools.count()
+        self._cost = StepCost()
         self._mail: queue.SimpleQueue[Request | str | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._accepted = 0
@@ -82,6 +86,11 @@ class Engine:
     def cache_figures(self) -> CacheFigures:
         """How full the KV cache is."""
         return self._cache.figures
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The sequences of the KV cache, to be looked at only."""
+        return self._cache.slots
 
     @property
     def restored(self) -> int:
@@ -167,7 +176,15 @@ class Engine:
             sampler=Sampler(request.sampling),
             assembler=TextAssembler(request.stop),
             submitted=time.perf_counter(),
+            lookup=self._lookup(),
         )
+
+    def _lookup(self) -> PromptLookup | None:
+        mode = self._limits.speculation
+        # A recurrent state cannot be rolled back to before a wrong guess.
+        if mode == "off" or self._model.is_recurrent:
+            return None
+        return PromptLookup(self._cost if mode == "auto" else None)
 
     def _sweep(self) -> None:
         """End what was cancelled."""
@@ -200,31 +217,42 @@ class Engine:
 
     def _step(self) -> None:
         plan = share_step(self._running, capacity=self._batch.capacity)
-        if not self._cache.make_room(sum(count for _, count in plan)):
+        self._guess([job for job, _ in plan], self._batch.capacity - sum(count for _, count in plan))
+        if not self._cache.make_room(sum(count + len(job.guess) for job, count in plan)):
             self._preempt()
             return
         self._batch.clear()
         outputs: dict[int, Job] = {}
         for job, count in plan:
             held = len(job.place.tokens)
-            wants = count == job.unread
-            tokens = job.tokens[held : held + count]
-            index = self._batch.add(tokens, position=held, sequence=job.place.id, wants_logits=wants)
-            if wants:
-                outputs[index] = job
+            wanted = 1 + len(job.guess) if count == job.unread else 0
+            tokens = job.tokens[held : held + count] + job.guess
+            index = self._batch.add(tokens, position=held, sequence=job.place.id, outputs=wanted)
+            if wanted:
+                outputs[index - len(job.guess)] = job
+        started = time.perf_counter()
         code = self._decode([job for job, _ in plan])
         if code != 0:
             self._recover(plan, code)
             return
+        self._cost.learn(len(self._batch), time.perf_counter() - started)
         for job, count in plan:
             held = len(job.place.tokens)
-            self._cache.extend(job.place, job.tokens[held : held + count])
+            self._cache.extend(job.place, job.tokens[held : held + count] + job.guess)
             self._shares.charge(job.owner, count)
         self.figures.steps += 1
         self.figures.tokens += len(self._batch)
         self.figures.jobs += len(plan)
         for index, job in outputs.items():
             self._draw(job, index)
+
+    def _guess(self, jobs: list[Job], room: int) -> None:
+        """Guess on for whoever writes, while few do: where many write, a step is well used already."""
+        for job in jobs:
+            is_writing = job.unread == 1 and job.lookup is not None and len(jobs) <= _FEW
+            left = min(room, job.request.max_tokens - job.drawn - 1, self._model.n_ctx - len(job.tokens) - 1)
+            job.guess = job.lookup.guess(job.tokens, left) if is_writing and job.lookup else _NOTHING
+            room -= len(job.guess)
 
     def _decode(self, jobs: list[Job]) -> int:
         with self._lock:
@@ -261,26 +289,42 @@ class Engine:
         self._waiting.append(job)
 
     def _draw(self, job: Job, index: int) -> None:
-        """Draw a request's next token, where it wants one, and pass its text on."""
+        """Draw a request's next tokens, where it wants any: one, and one more for each guess that came true."""
         if job.request.max_tokens == 0:
             job.place.pinned = job.request.is_prefix
             self._end(job, "length")
             return
+        guess, held = job.guess, len(job.tokens)
+        reason = self._draw_one(job, index)
+        taken = 0
+        while reason is None and taken < len(guess) and job.tokens[-1] == guess[taken]:
+            taken += 1
+            reason = self._draw_one(job, index + taken)
+        if guess:
+            self._cache.cut(job.place, min(held + taken, len(job.tokens)))
+            self.figures.guessed += len(guess)
+            self.figures.taken += taken
+            if job.lookup is not None:
+                job.lookup.learn(len(guess), taken)
+        if reason is not None:
+            self._end(job, reason)
+
+    def _draw_one(self, job: Job, index: int) -> FinishReason | None:
+        """Draw a token from one output and pass its text on; tell whether the answer ends with it."""
         token = job.sampler.sample(self._model.context, index)
         job.drawn += 1
         job.first = job.first or time.perf_counter()
         vocabulary = self._model.vocabulary
         if vocabulary.is_end(token):
-            self._end(job, "stop")
-            return
+            return "stop"
         if text := job.assembler.feed(vocabulary.decode(token)):
             job.request.on_text(text)
         if job.assembler.stopped:
-            self._end(job, "stop")
-        elif job.drawn >= job.request.max_tokens or len(job.tokens) + 1 >= self._model.n_ctx:
-            self._end(job, "length")
-        else:
-            job.tokens.append(token)
+            return "stop"
+        if job.drawn >= job.request.max_tokens or len(job.tokens) + 1 >= self._model.n_ctx:
+            return "length"
+        job.tokens.append(token)
+        return None
 
     def _end(self, job: Job, reason: FinishReason) -> None:
         if rest := job.assembler.finish():

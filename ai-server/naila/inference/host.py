@@ -30,6 +30,7 @@ class Ask:
     Attributes:
         messages: a conversation, or a text to continue.
         max_tokens: bound on the answer; 0 only reads the prompt in.
+        reserve: where it is only read in, the bound on the answer that will be asked for, which must fit as well.
         sampling: how tokens are drawn.
         stop: strings that end the answer.
         session: the conversation that its KV belongs to, `device/conversation`; None for none.
@@ -39,6 +40,7 @@ class Ask:
 
     messages: Sequence[ChatMessage] | str
     max_tokens: int
+    reserve: int = 0
     sampling: Sampling
     stop: tuple[str, ...] = ()
     session: str | None = None
@@ -139,7 +141,8 @@ class LocalHost:
         """Put a request to the engine."""
         loop = asyncio.get_running_loop()
         # Tokenising a long conversation takes milliseconds, which the loop has better uses for.
-        prompt, dropped = await asyncio.to_thread(build_prompt, self._model, ask.messages, ask.max_tokens)
+        length = ask.max_tokens or ask.reserve
+        prompt, dropped = await asyncio.to_thread(build_prompt, self._model, ask.messages, length)
         request = Request(
             prompt=prompt,
             max_tokens=min(ask.max_tokens, self._model.n_ctx - len(prompt)),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from naila.errors import EngineFailedError
 from naila.events import FinishReason, Usage
 from naila.inference.prefix_cache import Slot
 from naila.inference.request import Completion, Request
 from naila.inference.sampling import Sampler
+from naila.inference.speculation import PromptLookup
 from naila.inference.text import TextAssembler
 
 
@@ -30,6 +32,8 @@ class Job:
         let_in: when it was let in first; 0 until then.
         first: when it drew its first token; 0 until then.
         drawn: tokens drawn.
+        lookup: guesses its next tokens.
+        guess: what was guessed for the step that runs.
     """
 
     request: Request
@@ -43,6 +47,8 @@ class Job:
     let_in: float = 0.0
     first: float = 0.0
     drawn: int = 0
+    lookup: PromptLookup | None = None
+    guess: array[int] = field(default_factory=lambda: array("i"))
 
     @property
     def owner(self) -> str:
@@ -93,12 +99,16 @@ class EngineFigures:
         steps: decode calls.
         tokens: tokens decoded, read and written ones.
         jobs: requests in all steps together; divided by `steps`, the occupancy.
+        guessed: tokens guessed.
+        taken: guessed tokens that came true.
         preempted: requests thrown out for want of cells and let in again.
     """
 
     steps: int = 0
     tokens: int = 0
     jobs: int = 0
+    guessed: int = 0
+    taken: int = 0
     preempted: int = 0
 
 
@@ -109,7 +119,9 @@ class EngineLimits:
     Attributes:
         running: most requests worked on at once.
         waiting: most requests that wait; then `EngineBusyError`.
+        speculation: guess tokens where it pays, always (to try it), or never.
     """
 
     running: int = 32
     waiting: int = 256
+    speculation: Literal["auto", "always", "off"] = "auto"

@@ -73,7 +73,7 @@ class _Worker:
 
     def _ask(self, number: int, message: wire.Message) -> None:
         ask = wire.read_ask(message)
-        prompt, dropped = build_prompt(self._model, ask.messages, ask.max_tokens)
+        prompt, dropped = build_prompt(self._model, ask.messages, ask.max_tokens or ask.reserve)
 
         def on_end(end: object) -> None:
             self._requests.pop(number, None)

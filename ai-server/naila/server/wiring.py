@@ -17,6 +17,7 @@ from naila.config.personas import load_personas
 from naila.config.settings import Settings
 from naila.errors import ConfigurationError, StorageError
 from naila.events import Alert, ComponentHealth, Metrics
+from naila.inference.job import EngineLimits
 from naila.inference.kv_store import KeepPlan
 from naila.inference.sampling import Sampling
 from naila.memory.conversation_memory import SqliteConversationMemory
@@ -112,6 +113,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         max_tokens=settings.llm_max_tokens,
         sampling=Sampling(temperature=settings.llm_temperature, top_p=settings.llm_top_p, seed=settings.llm_seed),
         worker=settings.llm_worker,
+        limits=EngineLimits(speculation=settings.llm_speculation),
         keep=_keep(settings),
         prefixes=[opening(persona) for persona in personas.values()],
         on_progress=lambda share: keeper.progress(share),

@@ -252,6 +252,7 @@ class LlmService:
             messages=messages,
             max_tokens=options.max_tokens if options.max_tokens is not None else self._max_tokens,
             sampling=self._resolve(options),
+            reserve=self._max_tokens,
             stop=options.stop,
             session=session,
         )
