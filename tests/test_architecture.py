@@ -38,6 +38,7 @@ HOMES = {
     "paho": {"naila.mqtt.client"},
     "amqtt": {"naila.mqtt.broker"},
     "llama_cpp": {"naila.inference"},
+    "numpy": {"naila.inference.sampling"},
     "jinja2": {"naila.inference.chat_format"},
     "langgraph": {"naila.orchestration.graph"},
     "psutil": {"naila.utils.hardware_detection"},

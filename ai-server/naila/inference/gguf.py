@@ -38,7 +38,7 @@ _STRING: Final = 8
 _ARRAY: Final = 9
 
 # ggml type id: (weights in a block, bytes of a block), from ggml's type traits.
-_BLOCKS: Final = {
+BLOCKS: Final = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
     16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
@@ -141,16 +141,37 @@ def read_header(path: Path) -> ModelHeader:
         raise ModelNotFoundError(f"{path}: {exc.strerror or exc}", path=path) from exc
 
 
+def raw_entries(path: Path, prefix: str) -> list[bytes]:
+    """Return the entries whose keys begin with `prefix` as they stand in a file that `read_header` found whole."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        reader = _Reader(data)
+        _, n_keys = _counts(reader)
+        found = []
+        for _ in range(n_keys):
+            start = reader.offset
+            key = reader.string()
+            reader.value(int(reader.scalar(_SCALARS[4])))
+            if key.startswith(prefix):
+                found.append(data[start : reader.offset])
+        return found
+
+
+def _counts(reader: _Reader) -> tuple[int, int]:
+    """Read the very beginning; return how many tensors and how many metadata entries follow."""
+    reader.take(4)
+    version = int(reader.scalar(_SCALARS[4]))
+    if version not in _VERSIONS:
+        raise ValueError(f"version {version}, and {' or '.join(map(str, _VERSIONS))} is readable here")
+    n_tensors, n_keys = reader.count(), reader.count()
+    if n_tensors > _MAX_ENTRIES or n_keys > _MAX_ENTRIES:
+        raise ValueError(f"{n_tensors} tensors and {n_keys} keys announced")
+    return n_tensors, n_keys
+
+
 def _parse(path: Path, data: mmap.mmap) -> ModelHeader:
     reader = _Reader(data)
     try:
-        reader.take(4)
-        version = int(reader.scalar(_SCALARS[4]))
-        if version not in _VERSIONS:
-            raise ValueError(f"version {version}, and {' or '.join(map(str, _VERSIONS))} is readable here")
-        n_tensors, n_keys = reader.count(), reader.count()
-        if n_tensors > _MAX_ENTRIES or n_keys > _MAX_ENTRIES:
-            raise ValueError(f"{n_tensors} tensors and {n_keys} keys announced")
+        n_tensors, n_keys = _counts(reader)
         metadata: dict[str, _Value] = {}
         for _ in range(n_keys):
             key = reader.string()
@@ -189,7 +210,7 @@ def _expected_size(reader: _Reader, n_tensors: int, alignment: int) -> int:
         weights = 1
         for _ in range(n_dims):
             weights *= reader.count()
-        per_block, block_bytes = _BLOCKS.get(int(reader.scalar(_SCALARS[4])), (1, 0))
+        per_block, block_bytes = BLOCKS.get(int(reader.scalar(_SCALARS[4])), (1, 0))
         end = max(end, reader.count() + weights // per_block * block_bytes)
     if not n_tensors:
         return reader.offset
