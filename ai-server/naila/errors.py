@@ -18,6 +18,7 @@
     │   └── DownloadError
     └── GenerationError             one request failed, the model lives on
         ├── ContextOverflowError    the prompt cannot be made to fit
+        ├── UnsupportedSchemaError  an answer cannot be held to this JSON Schema
         ├── EngineBusyError         too many requests wait for the model
         ├── EngineFailedError       llama.cpp reported a failure while decoding
         └── GenerationStoppedError  ended early; `partial` holds what was written
@@ -179,6 +180,20 @@ class ContextOverflowError(GenerationError):
         super().__init__(message)
         self.tokens = tokens
         self.limit = limit
+
+
+class UnsupportedSchemaError(GenerationError):
+    """An answer cannot be held to this JSON Schema.
+
+    Attributes:
+        keyword: which of its keywords is the reason, if one is.
+        path: where, as `#/properties/name`.
+    """
+
+    def __init__(self, message: str, *, keyword: str | None = None, path: str = "#") -> None:
+        super().__init__(message)
+        self.keyword = keyword
+        self.path = path
 
 
 class EngineBusyError(GenerationError):

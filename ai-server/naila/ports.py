@@ -5,13 +5,13 @@ The core (`agents`, `orchestration`) knows these and nothing behind them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
-from naila.events import FinishReason, Intent, Outbound, Reply, Usage
+from naila.events import FinishReason, Intent, JsonValue, Outbound, Reply, Usage
 
 Role = Literal["system", "user", "assistant", "ipython"]
 StopCause = Literal["cancelled", "deadline"]
@@ -41,6 +41,8 @@ class SamplingOptions:
         top_k: candidates kept before anything else.
         seed: makes the draw repeatable.
         stop: the answer ends before any of these strings.
+        json_schema: the answer is JSON and valid against it, where it ends by itself (`finish_reason` is `stop`); one
+            that was cut (`length`) may be half of it. Schemas that cannot be held to are refused. Not with `stop`.
     """
 
     max_tokens: int | None = None
@@ -49,6 +51,7 @@ class SamplingOptions:
     top_k: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    json_schema: Mapping[str, JsonValue] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

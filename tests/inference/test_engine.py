@@ -17,13 +17,14 @@ import pytest
 from naila.errors import ContextOverflowError, EngineBusyError, GenerationError
 from naila.inference.batch import Batch
 from naila.inference.engine import Engine
+from naila.inference.grammar import gbnf
 from naila.inference.job import EngineLimits
 from naila.inference.kv import NativeKv
 from naila.inference.kv_store import KeepPlan, open_store
 from naila.inference.model import Model
 from naila.inference.prefix_cache import as_tokens
 from naila.inference.request import Completion, Request
-from naila.inference.sampling import Sampling
+from naila.inference.sampling import Grammar, Sampling
 from naila.ports import ChatMessage, EnginePlan
 
 pytestmark = pytest.mark.model
@@ -374,3 +375,16 @@ def test_wrong_guesses_leave_no_trace_in_the_cache(model_path: Path) -> None:
     held = max(len(slot.tokens) for slot in rig.engine.slots)
     assert held <= used.prompt_tokens + used.completion_tokens
     rig.close()
+
+
+def test_a_grammar_that_cannot_be_written_fails_alone(rig: Rig) -> None:
+    neighbour = rig.ask(rig.prompt("Count to ten."), max_tokens=30)
+    neighbour.first.wait(30)
+    # SmolLM2's vocabulary has no token for two of this character's bytes.
+    hopeless = Answer(rig, rig.prompt("Say it."), 8, None)
+    hopeless.request.grammar = Grammar(gbnf({"const": "\U00040000"}), rig.model.vocabulary)
+    rig.engine.submit(hopeless.request)
+    with pytest.raises(AssertionError, match="EngineFailedError"):
+        hopeless.end()
+    assert neighbour.end().finish_reason in {"stop", "length"}
+    assert rig.ask(rig.prompt("Hello"), max_tokens=4).text()

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from naila.errors import (
     ContextOverflowError,
     DeadlineExceededError,
     GenerationCancelledError,
+    GenerationError,
     ModelLoadError,
     ModelNotFoundError,
     ModelNotLoadedError,
+    UnsupportedSchemaError,
 )
+from naila.events import JsonValue
 from naila.inference.prompt import fit
 from naila.inference.sampling import Sampling
 from naila.ports import Cancellation, ChatMessage, EnginePlan, Generation, ModelHeader, SamplingOptions, TextPiece
@@ -104,6 +110,30 @@ async def test_a_stop_string_ends_the_answer_and_is_not_in_it(llm: LlmService) -
 async def test_a_seed_repeats_the_draw(llm: LlmService) -> None:
     hot = SamplingOptions(temperature=1.2, seed=7, max_tokens=16)
     assert (await llm.generate_chat(HELLO, hot)).text == (await llm.generate_chat(HELLO, hot)).text
+
+
+async def test_an_answer_is_held_to_its_schema(llm: LlmService) -> None:
+    schema: dict[str, JsonValue] = {
+        "type": "object",
+        "properties": {"mood": {"enum": ["happy", "sad"]}, "energy": {"type": "integer", "minimum": 0, "maximum": 10}},
+        "required": ["mood", "energy"],
+    }
+    bound = SamplingOptions(temperature=0, max_tokens=60, json_schema=schema)
+    answer, free = await asyncio.gather(llm.generate_chat(HELLO, bound), llm.generate_chat(HELLO, GREEDY))
+    Draft202012Validator(schema).validate(json.loads(answer.text))
+    assert answer.finish_reason == "stop"
+    assert not free.text.startswith("{")
+    cut = await llm.generate_chat(HELLO, replace(bound, max_tokens=5))
+    assert cut.finish_reason == "length"
+    assert answer.text.startswith(cut.text)
+
+
+async def test_a_schema_that_cannot_be_held_to_is_refused(llm: LlmService) -> None:
+    with pytest.raises(UnsupportedSchemaError) as caught:
+        await llm.generate_chat(HELLO, SamplingOptions(json_schema={"type": "string", "pattern": "^a$"}))
+    assert caught.value.keyword == "pattern"
+    with pytest.raises(GenerationError, match="stop strings"):
+        await llm.generate_chat(HELLO, SamplingOptions(json_schema={"type": "string"}, stop=("\n",)))
 
 
 async def test_raw_completion_needs_no_chat_format(llm: LlmService) -> None:

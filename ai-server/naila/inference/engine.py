@@ -173,7 +173,7 @@ class Engine:
             request=request,
             arrival=next(self._arrivals),
             tokens=array("i", request.prompt),
-            sampler=Sampler(request.sampling),
+            sampler=Sampler(request.sampling, request.grammar),
             assembler=TextAssembler(request.stop),
             submitted=time.perf_counter(),
             lookup=self._lookup(),
@@ -244,7 +244,10 @@ class Engine:
         self.figures.tokens += len(self._batch)
         self.figures.jobs += len(plan)
         for index, job in outputs.items():
-            self._draw(job, index)
+            try:
+                self._draw(job, index)
+            except EngineFailedError as exc:
+                self._fail([job], exc)
 
     def _guess(self, jobs: list[Job], room: int) -> None:
         """Guess on for whoever writes, while few do: where many write, a step is well used already."""

@@ -19,7 +19,7 @@ from naila.inference.kv_store import KeepPlan, open_store
 from naila.inference.model import Model, Progress
 from naila.inference.prompt import build_prompt
 from naila.inference.request import Completion, Request
-from naila.inference.sampling import Sampling
+from naila.inference.sampling import Grammar, Sampling
 from naila.ports import ChatMessage, EnginePlan, StopCause
 
 
@@ -32,6 +32,7 @@ class Ask:
         max_tokens: bound on the answer; 0 only reads the prompt in.
         reserve: where it is only read in, the bound on the answer that will be asked for, which must fit as well.
         sampling: how tokens are drawn.
+        grammar: what the answer is bound to, as GBNF written by `naila.inference.grammar`.
         stop: strings that end the answer.
         session: the conversation that its KV belongs to, `device/conversation`; None for none.
         is_background: nobody waits for it.
@@ -42,6 +43,7 @@ class Ask:
     max_tokens: int
     reserve: int = 0
     sampling: Sampling
+    grammar: str | None = None
     stop: tuple[str, ...] = ()
     session: str | None = None
     is_background: bool = False
@@ -147,6 +149,7 @@ class LocalHost:
             prompt=prompt,
             max_tokens=min(ask.max_tokens, self._model.n_ctx - len(prompt)),
             sampling=ask.sampling,
+            grammar=Grammar(ask.grammar, self._model.vocabulary) if ask.grammar is not None else None,
             stop=ask.stop,
             owner=ask.owner,
             session=ask.session,

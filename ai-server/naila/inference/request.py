@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from naila.errors import GenerationError
 from naila.events import FinishReason, Usage
-from naila.inference.sampling import Sampling
+from naila.inference.sampling import Grammar, Sampling
 from naila.ports import StopCause
 
 
@@ -49,6 +49,7 @@ class Request:
         prompt: its tokens, at least one, fewer than the context holds.
         max_tokens: bound on the answer; 0 only reads the prompt in.
         sampling: how tokens are drawn.
+        grammar: what the answer is bound to.
         stop: strings that end the answer.
         owner: whose request it is, for fairness.
         session: the conversation that its KV belongs to; None for none.
@@ -63,6 +64,7 @@ class Request:
     prompt: array[int]
     max_tokens: int
     sampling: Sampling
+    grammar: Grammar | None = None
     stop: tuple[str, ...] = ()
     owner: str = ""
     session: str | None = None

@@ -38,23 +38,26 @@ class Vocabulary:
     """A model's vocabulary. Reading it is safe from any thread.
 
     Attributes:
+        native: llama.cpp's own, for its samplers.
         special: control string → token id, user-defined ones included.
+        silent: tokens that neither write text nor end a turn.
     """
 
     def __init__(self, model: int) -> None:
-        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self.native: int = llama_cpp.llama_model_get_vocab(model)
         self._buffer_size = 64
-        self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self.bos: int = llama_cpp.llama_vocab_bos(self._vocab)
-        self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
+        self.size: int = llama_cpp.llama_vocab_n_tokens(self.native)
+        self.bos: int = llama_cpp.llama_vocab_bos(self.native)
+        self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self.native))
         self.special: dict[str, int] = {}
         self._attributes: dict[int, int] = {}
         for token in range(self.size):
-            attributes = llama_cpp.llama_vocab_get_attr(self._vocab, token)
-            if attributes & _SPECIAL or llama_cpp.llama_vocab_is_eog(self._vocab, token):
-                name = llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", errors="replace")
+            attributes = llama_cpp.llama_vocab_get_attr(self.native, token)
+            if attributes & _SPECIAL or llama_cpp.llama_vocab_is_eog(self.native, token):
+                name = llama_cpp.llama_vocab_get_text(self.native, token).decode("utf-8", errors="replace")
                 self.special[name] = token
                 self._attributes[token] = attributes
+        self.silent = frozenset(t for t in self._attributes if not self.decode(t) and not self.is_end(t))
         self._special_pattern = _any_of(self.special)
         # llama.cpp parses user-defined tokens even where it was told to parse none: such strings are broken in two.
         # White space is no control string: some vocabularies define runs of it only to be shorter.
@@ -112,7 +115,7 @@ class Vocabulary:
         data = text.encode("utf-8", errors="replace")
         room = len(data) + 2
         buffer = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, room, False, False)
+        count = llama_cpp.llama_tokenize(self.native, data, len(data), buffer, room, False, False)
         if count < 0:
             raise ValueError(f"{len(data)} bytes of text became {-count} tokens")
         return list(buffer[:count])
@@ -120,7 +123,7 @@ class Vocabulary:
     def decode(self, token: int) -> bytes:
         """Return the bytes of one token; nothing for a control token. They may end inside a character."""
         buffer = ctypes.create_string_buffer(self._buffer_size)
-        size = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        size = llama_cpp.llama_token_to_piece(self.native, token, buffer, len(buffer), 0, False)
         if size < 0:
             self._buffer_size = -size
             return self.decode(token)
@@ -128,7 +131,7 @@ class Vocabulary:
 
     def is_end(self, token: int) -> bool:
         """Tell whether the model ends its turn with this token."""
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+        return bool(llama_cpp.llama_vocab_is_eog(self.native, token))
 
     def is_control(self, token: int) -> bool:
         """Tell whether the token is one that text must never become."""
@@ -138,7 +141,7 @@ class Vocabulary:
         """Return a token's own spelling, control tokens included; empty for none (-1)."""
         if token < 0:
             return ""
-        return str(llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", errors="replace"))
+        return str(llama_cpp.llama_vocab_get_text(self.native, token).decode("utf-8", errors="replace"))
 
 
 def _any_of(strings: Iterable[str]) -> re.Pattern[str] | None:

@@ -23,6 +23,7 @@ from naila.inference.kv_store import open_store
 from naila.inference.model import Model
 from naila.inference.prompt import build_prompt
 from naila.inference.request import Request
+from naila.inference.sampling import Grammar
 
 _PR_SET_PDEATHSIG: Final = 1
 _HEARTBEAT_S: Final = 1.0
@@ -83,6 +84,7 @@ class _Worker:
             prompt=prompt,
             max_tokens=min(ask.max_tokens, self._model.n_ctx - len(prompt)),
             sampling=ask.sampling,
+            grammar=Grammar(ask.grammar, self._model.vocabulary) if ask.grammar is not None else None,
             stop=ask.stop,
             owner=ask.owner,
             session=ask.session,

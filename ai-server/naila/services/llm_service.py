@@ -22,6 +22,7 @@ from naila.errors import (
     ModelNotLoadedError,
 )
 from naila.inference.gguf import read_header
+from naila.inference.grammar import gbnf
 from naila.inference.host import Ask, EngineHost, LocalHost
 from naila.inference.job import EngineLimits
 from naila.inference.kv_store import KeepPlan, forget_files
@@ -252,6 +253,7 @@ class LlmService:
             messages=messages,
             max_tokens=options.max_tokens if options.max_tokens is not None else self._max_tokens,
             sampling=self._resolve(options),
+            grammar=_grammar(options),
             reserve=self._max_tokens,
             stop=options.stop,
             session=session,
@@ -303,6 +305,14 @@ class LlmService:
             if (value := getattr(options, name)) is not None
         }
         return replace(self._sampling, **stated)
+
+
+def _grammar(options: SamplingOptions) -> str | None:
+    if options.json_schema is None:
+        return None
+    if options.stop:
+        raise GenerationError("stop strings and a JSON Schema exclude each other: JSON may contain any string")
+    return gbnf(options.json_schema)
 
 
 async def _last(stream: AsyncIterator[TextPiece | Generation]) -> Generation:
