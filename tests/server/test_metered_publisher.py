@@ -70,7 +70,7 @@ class FakeService:
 
 def snapshot(meter: MeteredPublisher, service: FakeService | None = None, *, failed: bool = False) -> Metrics:
     return meter.snapshot(
-        service or FakeService(), temperature=0.7, failed=failed, queue_depth=3, link={"mqtt_received": 9}
+        service or FakeService(), temperature=0.7, failed=failed, queue_depth=3, restarts=2, link={"mqtt_received": 9}
     )
 
 
@@ -114,14 +114,15 @@ def test_the_figures_are_those_of_the_last_answer_of_the_model() -> None:
 
 def test_the_engines_figures_are_shown_with_its_occupancy() -> None:
     engine = snapshot(MeteredPublisher(FakePublisher(), slow_threshold_s=10)).extra["engine"]
-    assert engine == {"steps": 10, "jobs": 25, "cells_used": 700, "occupancy": 2.5}
+    assert engine == {"steps": 10, "jobs": 25, "cells_used": 700, "occupancy": 2.5, "restarts": 2}
 
 
 def test_before_anything_was_said_everything_is_nought() -> None:
     metrics = snapshot(MeteredPublisher(FakePublisher(), slow_threshold_s=10), FakeService(None, None))
     assert (metrics.llm_status, metrics.model_name, metrics.inference_time_ms) == ("unloaded", None, 0.0)
     assert (metrics.context_length, metrics.hardware_acceleration) == (0, "cpu")
-    assert metrics.extra["latency_ms"] == metrics.extra["engine"] == {}
+    assert metrics.extra["latency_ms"] == {}
+    assert metrics.extra["engine"] == {"restarts": 2}
     counters = metrics.extra["counters"]
     assert isinstance(counters, dict)
     assert counters["replies"] == 0

@@ -34,6 +34,7 @@ class FakeService:
     loading: Callable[[int], None] = lambda _: None
     is_loaded: bool = False
     failures: int = 0
+    failure: str | None = None
     attempts: int = 0
 
     @property

@@ -85,6 +85,8 @@ class Orchestrator:
                 return cancelled(intent, context)
             state = await self._graph.ainvoke({"request": intent}, context=context)
             reply: Reply = state["reply"]
+        except ContractError:
+            raise
         except Exception:
             ids = {"request_id": intent.id, "device_id": intent.device_id}
             log.exception("turn %s of %s failed", intent.id, intent.device_id, extra=ids)

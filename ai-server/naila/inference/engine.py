@@ -29,7 +29,7 @@ from naila.inference.job import EngineFigures, EngineLimits, Job
 from naila.inference.kv import NativeKv
 from naila.inference.kv_store import KvStore
 from naila.inference.model import AbortFlag, Model
-from naila.inference.prefix_cache import CacheFigures, Slot
+from naila.inference.prefix_cache import CacheFigures, Slot, belongs
 from naila.inference.request import Completion, Request
 from naila.inference.sampling import Sampler
 from naila.inference.scheduler import FairShares, share_step
@@ -162,7 +162,7 @@ class Engine:
                 if isinstance(letter, Request):
                     self._waiting.append(self._job(letter))
                 elif letter is not None:
-                    self._warmth.forget(letter)
+                    self._forget(letter)
         except queue.Empty:
             if not has_work:
                 self._warmth.keep_one()
@@ -185,6 +185,13 @@ class Engine:
         if mode == "off" or self._model.is_recurrent:
             return None
         return PromptLookup(self._cost if mode == "auto" else None)
+
+    def _forget(self, session: str) -> None:
+        """Drop a conversation, now where nobody works on it, else as soon as that ends."""
+        for job in [*self._running, *self._waiting]:
+            if belongs(job.request.session, session):
+                job.is_forgotten = True
+        self._warmth.forget(session)
 
     def _sweep(self) -> None:
         """End what was cancelled."""
@@ -219,7 +226,8 @@ class Engine:
         plan = share_step(self._running, capacity=self._batch.capacity)
         self._guess([job for job, _ in plan], self._batch.capacity - sum(count for _, count in plan))
         if not self._cache.make_room(sum(count + len(job.guess) for job, count in plan)):
-            self._preempt()
+            if len(self._running) > 1 or not self._cache.unpin():
+                self._preempt()
             return
         self._batch.clear()
         outputs: dict[int, Job] = {}
@@ -294,7 +302,8 @@ class Engine:
     def _draw(self, job: Job, index: int) -> None:
         """Draw a request's next tokens, where it wants any: one, and one more for each guess that came true."""
         if job.request.max_tokens == 0:
-            job.place.pinned = job.request.is_prefix
+            if job.request.is_prefix:
+                self._cache.pin(job.place)
             self._end(job, "length")
             return
         guess, held = job.guess, len(job.tokens)
@@ -352,5 +361,7 @@ class Engine:
 
     def _leave(self, job: Job) -> None:
         if job.slot is not None:
+            if job.is_forgotten:
+                self._cache.drop(job.slot)
             self._cache.release(job.slot)
             job.slot = None

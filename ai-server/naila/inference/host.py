@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -183,7 +185,9 @@ class LocalHost:
 def engine_figures(engine: Engine) -> dict[str, float]:
     """Return everything an engine counts, by name."""
     running, waiting = engine.load
-    extra = {"restored": engine.restored, "running": running, "waiting": waiting}
+    # Linux counts in KiB, macOS in bytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    extra = {"restored": engine.restored, "running": running, "waiting": waiting, "peak_rss_bytes": peak}
     return {**asdict(engine.figures), **asdict(engine.cache_figures), **extra}
 
 

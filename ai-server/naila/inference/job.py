@@ -32,6 +32,7 @@ class Job:
         let_in: when it was let in first; 0 until then.
         first: when it drew its first token; 0 until then.
         drawn: tokens drawn.
+        is_forgotten: its conversation was forgotten meanwhile: its KV must not stay.
         lookup: guesses its next tokens.
         guess: what was guessed for the step that runs.
     """
@@ -47,6 +48,7 @@ class Job:
     let_in: float = 0.0
     first: float = 0.0
     drawn: int = 0
+    is_forgotten: bool = False
     lookup: PromptLookup | None = None
     guess: array[int] = field(default_factory=lambda: array("i"))
 

@@ -19,6 +19,7 @@ import logging
 import os
 import queue
 import secrets
+import shutil
 import threading
 import time
 import zlib
@@ -48,8 +49,8 @@ class KeepPlan:
     """Where KV is kept, and how much of it.
 
     Attributes:
-        folder: for all models together; each has a folder of its own in it.
-        budget_bytes: most bytes on disk for a model.
+        folder: holds a folder for the model that is served.
+        budget_bytes: most bytes on disk; 0 keeps nothing.
     """
 
     folder: Path
@@ -74,9 +75,19 @@ class Saved:
 
 
 def open_store(keep: KeepPlan, model_path: Path, plan: EnginePlan) -> KvStore | None:
-    """Open what is kept for a model; None, with a line in the log, where the folder cannot be used."""
+    """Open what is kept for a model, and remove what was kept for any other.
+
+    None where nothing is to be kept, or, with a line in the log, where the folder cannot be used.
+    """
     try:
         fingerprint = _fingerprint(model_path, plan)
+        keep.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        keep.folder.chmod(0o700)
+        for other in keep.folder.iterdir():
+            if other.is_dir() and (other.name != fingerprint[:16] or not keep.budget_bytes):
+                shutil.rmtree(other, ignore_errors=True)
+        if not keep.budget_bytes:
+            return None
         return KvStore(keep.folder / fingerprint[:16], fingerprint, budget_bytes=keep.budget_bytes)
     except OSError as exc:
         _log.warning("KV cannot be kept in %s, conversations are read again after a restart: %s", keep.folder, exc)

@@ -164,6 +164,17 @@ class PrefixCache:
         """Keep only the first tokens of a slot."""
         self._trim(slot, keep)
 
+    def pin(self, slot: Slot) -> None:
+        """Keep a slot from being evicted; no more than a quarter of the sequences, so that work has room."""
+        slot.pinned = sum(other.pinned for other in self.slots) < len(self.slots) // 4
+
+    def unpin(self) -> bool:
+        """Let what is pinned be evicted: work has no room otherwise; tell whether anything was."""
+        pinned = [slot for slot in self.slots if slot.pinned]
+        for slot in pinned:
+            slot.pinned = False
+        return bool(pinned)
+
     def touch(self, slot: Slot) -> None:
         """Note that a slot is used now."""
         self._uses += 1

@@ -1,6 +1,6 @@
 """The engine process: reads lines from standard input, writes lines to standard output, dies with its parent.
 
-Started by `naila.inference.worker_host` as `python -m naila.inference.worker`.
+Started by `naila.inference.worker_host`.
 """
 
 from __future__ import annotations

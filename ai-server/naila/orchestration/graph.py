@@ -26,7 +26,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
-from naila.errors import ContextOverflowError, GenerationError, ModelError, StorageError
+from naila.errors import ContextOverflowError, ContractError, EngineBusyError, GenerationError, ModelError, StorageError
 from naila.orchestration import clock, intents
 from naila.orchestration.guard import cut_at_sentence
 from naila.orchestration.outcome import reply_of, turn_of
@@ -141,6 +141,8 @@ async def generate(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState
     except ContextOverflowError as exc:
         log.info("turn %s of %s: %s", request.id, request.device_id, exc)
         return _said(context, _voice(context).say("too_long", request.id), note)
+    except EngineBusyError as exc:
+        raise ContractError("busy", f"{exc}: come back in a few seconds") from exc
     except (ModelError, GenerationError) as exc:
         log.warning("turn %s of %s: the model failed: %s", request.id, request.device_id, exc)
         if not context.speech.committed:

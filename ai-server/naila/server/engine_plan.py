@@ -23,6 +23,7 @@ SEQUENCES: Final = 48  # conversations that the KV cache can tell apart; llama.c
 # llama.cpp's processor kernels compute a row alike in any batch of fewer than 64 tokens and otherwise above: so small
 # a step makes answers independent of who else is being answered. Measured: bit for bit, and no slower for short texts.
 CPU_STEP: Final = 63
+STEP_FLOOR: Final = 16
 UBATCH: Final = 512  # llama.cpp computes at most this many tokens at once, whatever the batch
 GPU_RESERVE: Final = 256 * MIB  # what the driver and its libraries take on a GPU beside the model
 MAIN_RESERVE: Final = 256 * MIB  # least main memory that stays free, for the daemon and the rest of the machine
@@ -295,11 +296,12 @@ def _cores_in_words(hardware: Hardware) -> str:
 
 def _batch(overrides: EngineOverrides, n_ctx: int, layers: int) -> tuple[int, str]:
     """Choose the tokens of one step: on a GPU many, for it has many hands; on a processor few."""
-    if layers or overrides.n_batch <= CPU_STEP:
-        return min(
-            overrides.n_batch, n_ctx
-        ), "LLM_BATCH_SIZE" if overrides.n_batch <= n_ctx else "no more than the context"
-    return min(CPU_STEP, n_ctx), f"fewer than {CPU_STEP + 1} on a processor: answers then don't depend on who else asks"
+    most, why = n_ctx, "no more than the context"
+    if not layers:
+        most, why = CPU_STEP, f"fewer than {CPU_STEP + 1} on a processor: answers then don't depend on who else asks"
+    if overrides.n_batch < STEP_FLOOR:
+        return STEP_FLOOR, f"LLM_BATCH_SIZE={overrides.n_batch} is less than an engine for several robots can work with"
+    return (overrides.n_batch, "LLM_BATCH_SIZE") if overrides.n_batch <= most else (most, why)
 
 
 def _mmap(hardware: Hardware, layers: int) -> tuple[bool, str]:

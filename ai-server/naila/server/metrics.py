@@ -90,7 +90,14 @@ class MeteredPublisher:
             )
 
     def snapshot(
-        self, service: ServesModel, *, temperature: float, failed: bool, queue_depth: int, link: dict[str, int]
+        self,
+        service: ServesModel,
+        *,
+        temperature: float,
+        failed: bool,
+        queue_depth: int,
+        restarts: int,
+        link: dict[str, int],
     ) -> Metrics:
         """Put the figures of this moment together."""
         loaded = service.loaded
@@ -103,7 +110,7 @@ class MeteredPublisher:
             "prefix_hit_rate": _ratio(self.counters["cached_tokens"], self.counters["prompt_tokens"]),
             "latency_ms": {name: _percentiles(values) for name, values in self._windows.items() if values},
             "counters": {**self.counters, **link},
-            "engine": _engine(service.figures()),
+            "engine": {**_engine(service.figures()), "restarts": restarts},
         }
         return Metrics(
             llm_status="loaded" if loaded else "error" if failed else "unloaded",

@@ -43,6 +43,11 @@ class LoadsModel(Protocol):
         """How many requests in a row it failed on."""
         ...
 
+    @property
+    def failure(self) -> str | None:
+        """Why the engine that was there is lost, if it is."""
+        ...
+
     async def load_model(self) -> object:
         """Load the model, in place of the one that may be there.
 
@@ -85,6 +90,7 @@ class ModelKeeper:
         self._on_change = on_change
         self._sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
+        self.restarts = 0
         self._error: ModelError | None = None
         self._tried: object = None  # the files at the last attempt
         self._step = 0
@@ -119,6 +125,8 @@ class ModelKeeper:
             return ComponentHealth(status="ok", detail=self._service.model_name)
         if self._error is not None:
             return ComponentHealth(status="down", detail=f"{self._error} (trying again in the background)")
+        if self._service.failure is not None:
+            return ComponentHealth(status="down", detail=f"{self._service.failure} (loading the model again)")
         return ComponentHealth(status="degraded", detail=f"loading, {self._shown * 100 // _STEPS}%")
 
     async def load(self) -> bool:
@@ -161,6 +169,7 @@ class ModelKeeper:
             if losses > 1:
                 await self._sleep(min(2.0 ** (losses - 2), _LAST_RETRY_S))
             held = 0.0
+            self.restarts += 1
             await self._heal()
 
     async def _heal(self) -> None:

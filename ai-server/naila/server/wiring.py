@@ -166,6 +166,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
             temperature=settings.llm_temperature,
             failed=keeper.failed,
             queue_depth=mailbox.waiting,
+            restarts=keeper.restarts,
             link={f"mqtt_{name}": value for name, value in asdict(status).items() if type(value) is int},
         )
 
@@ -181,9 +182,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
     return House(settings, database, link, service, keeper, mailbox, pulse, reporter, memory)
 
 
-def _keep(settings: Settings) -> KeepPlan | None:
-    if not settings.llm_kv_disk_mb:
-        return None
+def _keep(settings: Settings) -> KeepPlan:
     return KeepPlan(folder=settings.memory_path.parent / "kv", budget_bytes=settings.llm_kv_disk_mb * 1_000_000)
 
 

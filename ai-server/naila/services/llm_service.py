@@ -42,7 +42,6 @@ from naila.ports import (
 
 _log = logging.getLogger(__name__)
 
-_KEEP_SHARE: Final = 0.75
 _Event = str | Completion | GenerationError
 
 
@@ -131,7 +130,12 @@ class LlmService:
     @property
     def loaded(self) -> LoadedModel | None:
         """What is being served, if anything."""
-        return self._serving.loaded if self._serving else None
+        return self._serving.loaded if self._serving and self.is_loaded else None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine that was there can't be asked any more, if that is so."""
+        return self._serving.host.failure if self._serving else None
 
     def stalled_for(self) -> float:
         """Return the seconds for which the engine has made no step although it had work."""
@@ -145,7 +149,8 @@ class LlmService:
         """Drop the KV of a conversation, `device/conversation`, or of a device, `device/`, in memory and on disk."""
         if self._serving is not None and self._serving.host.failure is None:
             self._serving.host.forget(session)
-        elif self._keep is not None:
+        if self._keep is not None:
+            # What an engine kept before it was started with other parameters, it does not know of.
             await asyncio.to_thread(forget_files, self._keep.folder, session)
 
     async def load_model(self, path: Path | None = None) -> LoadedModel:
@@ -195,12 +200,20 @@ class LlmService:
 
     async def _read_prefixes(self, host: EngineHost) -> None:
         for prefix in self._prefixes:
-            done: asyncio.Future[Completion | GenerationError] = asyncio.get_running_loop().create_future()
-            ask = Ask(messages=prefix, max_tokens=0, sampling=self._sampling, is_prefix=True)
-            await host.ask(ask, lambda _: None, done.set_result)
-            end = await done
-            if isinstance(end, GenerationError):
-                _log.warning("a prefix of the prompts could not be read in: %s", end)
+            try:
+                await self._read_in(host, Ask(messages=prefix, max_tokens=0, sampling=self._sampling, is_prefix=True))
+            except GenerationError as exc:
+                _log.warning("a prefix of the prompts could not be read in: %s", exc)
+
+    async def _read_in(self, host: EngineHost, ask: Ask) -> None:
+        ended: asyncio.Queue[Completion | GenerationError] = asyncio.Queue()
+        ticket = await host.ask(ask, lambda _: None, ended.put_nowait)
+        try:
+            end = await ended.get()
+        finally:
+            ticket.cancel("cancelled")
+        if isinstance(end, GenerationError):
+            raise end
 
     def _prepare(self, path: Path | None) -> tuple[ModelHeader, EnginePlan]:
         header = read_header(path if path is not None else self._choose())
@@ -296,7 +309,20 @@ class LlmService:
             ModelNotLoadedError: there is no model.
             GenerationError: it was refused or failed.
         """
-        await self.generate_chat(messages, SamplingOptions(max_tokens=0), session=session)
+        serving = self._serving
+        if serving is None or not self.is_loaded:
+            raise ModelNotLoadedError("no model is loaded")
+        await self._read_in(
+            serving.host,
+            Ask(
+                messages=messages,
+                max_tokens=0,
+                reserve=self._max_tokens,
+                sampling=self._sampling,
+                session=session,
+                is_background=True,
+            ),
+        )
 
     def _resolve(self, options: SamplingOptions) -> Sampling:
         stated = {
