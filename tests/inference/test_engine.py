@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from naila.errors import ContextOverflowError, EngineBusyError, GenerationError
+from naila.errors import ContextOverflowError, EngineBusyError, EngineFailedError, GenerationError
 from naila.inference.batch import Batch
 from naila.inference.engine import Engine
 from naila.inference.grammar import gbnf
@@ -388,3 +389,67 @@ def test_a_grammar_that_cannot_be_written_fails_alone(rig: Rig) -> None:
         hopeless.end()
     assert neighbour.end().finish_reason in {"stop", "length"}
     assert rig.ask(rig.prompt("Hello"), max_tokens=4).text()
+
+
+def pin(rig: Rig, tokens: list[int]) -> None:
+    """Read in what many prompts begin with."""
+    opening = Answer(rig, tokens, 0, None)
+    opening.request.is_prefix = True
+    rig.engine.submit(opening.request)
+    opening.end()
+
+
+def test_pinned_openings_give_way_to_work_that_has_no_room(model_path: Path) -> None:
+    rig = Rig(model_path, n_cells=512, n_ctx=512)
+    for first in (1000, 2000):
+        pin(rig, list(range(first, first + 150)))
+    answer = rig.ask(list(range(3000, 3405)), max_tokens=40)
+    assert answer.end().finish_reason in {"stop", "length"}
+    assert rig.engine.figures.preempted <= 2
+    rig.close()
+
+
+def test_a_closed_engine_takes_nothing_in(model_path: Path) -> None:
+    rig = Rig(model_path)
+    prompt = rig.prompt("Hello")
+    rig.engine.close()
+    with pytest.raises(EngineFailedError, match="closed"):
+        rig.ask(prompt)
+    rig.model.close()
+
+
+def test_an_engine_that_was_idle_for_long_does_not_count_as_stalled(model_path: Path) -> None:
+    rig = Rig(model_path)
+    rig.ask([7, 8, 9], max_tokens=1).end()
+    time.sleep(1.0)  # the idle time itself is what is tested
+    answer = rig.ask(list(range(1000, 1500)), max_tokens=8)
+    stalls = []
+    while not answer.ends:
+        stalls.append(rig.engine.stalled_for())
+        time.sleep(0.005)
+    assert max(stalls) < 0.9
+    rig.close()
+
+
+def test_others_go_on_beside_somebody_who_asks_and_cancels_all_the_time(rig: Rig) -> None:
+    victim = rig.ask(rig.prompt("Tell me a very long story about the sea."), max_tokens=30)
+    while not victim.ends:
+        nuisance = rig.ask(rig.prompt("once upon a time " * 50), max_tokens=50)
+        time.sleep(0.01)
+        rig.engine.cancel(nuisance.request, "cancelled")
+        nuisance.end()
+    assert victim.end().finish_reason in {"stop", "length"}
+    assert victim.end().total_ms < 30_000
+
+
+def test_a_long_read_does_not_hold_up_who_writes(model_path: Path) -> None:
+    rig = Rig(model_path)
+    rig.ask(list(range(1000, 1100)), max_tokens=20).end()  # the engine learns what a row costs
+    writer = rig.ask(rig.prompt("Count to fifty."), max_tokens=60)
+    writer.first.wait(30)
+    before = rig.engine.figures.steps
+    reader = rig.ask(list(range(2000, 2700)), max_tokens=1)
+    reader.end()
+    steps = rig.engine.figures.steps - before
+    assert steps > 700 / 63 + 1 or writer.ends
+    rig.close()

@@ -38,6 +38,12 @@ def test_the_long_story_is_read_too_while_short_questions_keep_coming() -> None:
     assert divided[0] == 15
 
 
+def test_reading_is_bounded_while_somebody_writes() -> None:
+    jobs = [FakeJob(arrival=0), FakeJob(arrival=1, unread=4000)]
+    assert {job.arrival: count for job, count in share_step(jobs, capacity=63, reading=10)} == {0: 1, 1: 10}
+    assert {job.arrival: count for job, count in share_step(jobs[1:], capacity=63, reading=10)} == {1: 63}
+
+
 def test_background_work_reads_after_people() -> None:
     jobs = [FakeJob(arrival=1, unread=10, is_background=True), FakeJob(arrival=0, unread=60)]
     assert shares(jobs) == {0: 60, 1: 3}

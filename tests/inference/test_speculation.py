@@ -46,3 +46,15 @@ def test_guesses_stop_where_they_cost_more_than_they_bring() -> None:
 
 def test_no_guess_is_made_where_a_row_costs_a_step() -> None:
     assert list(PromptLookup(StepCost()).guess(as_tokens([1, 2, 3, 4, 1, 2, 3]), 2)) == []
+
+
+def test_a_step_with_reading_stays_short() -> None:
+    cost = StepCost()
+    assert cost.affordable(63) == 32
+    cost.learn(1, 0.006)
+    cost.learn(63, 0.006 + 62 * 0.005)
+    assert cost.affordable(63) == 22
+    slow = StepCost()
+    slow.learn(1, 0.222)
+    slow.learn(63, 0.222 + 62 * 0.043)
+    assert slow.affordable(63) == 8

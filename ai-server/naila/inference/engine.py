@@ -21,10 +21,11 @@ import time
 from array import array
 from typing import Final
 
-from naila.errors import ContextOverflowError, EngineBusyError, EngineFailedError, GenerationError
+from naila.errors import EngineFailedError, GenerationError
 from naila.events import FinishReason
 from naila.inference.backend import native_log
 from naila.inference.batch import Batch
+from naila.inference.intake import Intake
 from naila.inference.job import EngineFigures, EngineLimits, Job
 from naila.inference.kv import NativeKv
 from naila.inference.kv_store import KvStore
@@ -54,20 +55,19 @@ class Engine:
     def __init__(self, model: Model, limits: EngineLimits | None = None, store: KvStore | None = None) -> None:
         self._model = model
         self._limits = limits or EngineLimits()
-        self._abort = AbortFlag(model.context)
         self._batch = Batch(model.n_batch)
         self._warmth = Warmth(NativeKv(model), store, cells=model.n_cells, sequences=model.n_sequences)
         self._cache = self._warmth.cache
         self._shares = FairShares()
         self._arrivals = itertools.count()
         self._cost = StepCost()
-        self._mail: queue.SimpleQueue[Request | str | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._accepted = 0
-        self._in_step: frozenset[Request] = frozenset()
+        self._intake = Intake(
+            AbortFlag(model.context),
+            most=self._limits.running + self._limits.waiting,
+            longest=min(model.n_ctx, model.n_cells) - 1,
+        )
         self._waiting: list[Job] = []
         self._running: list[Job] = []
-        self._closing = False
         self.figures = EngineFigures()
         self._last_step = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="naila-engine", daemon=True)
@@ -75,7 +75,7 @@ class Engine:
 
     def stalled_for(self) -> float:
         """Return the seconds for which it has made no step although it had work."""
-        return time.monotonic() - self._last_step if self._running else 0.0
+        return time.monotonic() - self._last_step if self._running or self._waiting else 0.0
 
     @property
     def load(self) -> tuple[int, int]:
@@ -103,65 +103,52 @@ class Engine:
         Raises:
             EngineBusyError: too many wait.
             ContextOverflowError: it can never fit.
+            EngineFailedError: the engine was closed.
         """
-        limit = min(self._model.n_ctx, self._model.n_cells) - 1
-        if not 0 < len(request.prompt) <= limit:
-            tokens = len(request.prompt)
-            raise ContextOverflowError(f"a prompt of {tokens} tokens, and 1 to {limit} fit", tokens=tokens, limit=limit)
-        with self._lock:
-            if self._accepted >= self._limits.waiting + self._limits.running:
-                raise EngineBusyError(f"{self._accepted} requests are in the engine, which is its limit")
-            self._accepted += 1
-        self._mail.put(request)
+        self._intake.submit(request)
 
     def cancel(self, request: Request, cause: StopCause) -> None:
         """End a request, even inside a long read. Safe from any thread; one that has ended stays as it is."""
-        with self._lock:
-            request.cause = request.cause or cause
-            if request in self._in_step:
-                self._abort.set()
-        self._mail.put(None)
+        self._intake.cancel(request, cause)
 
     def forget(self, session: str) -> None:
         """Drop what the KV cache holds of a conversation. Safe from any thread."""
-        self._mail.put(session)
+        self._intake.forget(session)
 
     def close(self) -> None:
         """End everything as cancelled and stop the thread."""
-        with self._lock:
-            self._closing = True
-            self._abort.set()
-        self._mail.put(None)
+        self._intake.close()
         self._thread.join()
         self._batch.close()
 
     def _run(self) -> None:
-        while True:
-            self._take_mail()
-            self._sweep()
-            if self._closing and not (self._running or self._waiting):
-                self._warmth.close()
-                return
-            self._let_in()
-            if self._running:
-                try:
+        while not self._is_done():
+            try:
+                self._take_mail()
+                self._last_step = time.monotonic()
+                self._sweep()
+                self._let_in()
+                if self._running:
                     self._step()
-                except Exception as exc:  # noqa: BLE001 - whatever happens, every request ends and the thread lives
-                    _log.exception("the engine failed in a step of %d requests", len(self._running))
-                    self._fail(list(self._running), EngineFailedError(f"the engine failed: {exc!r}"))
-            self._last_step = time.monotonic()
+            except Exception as exc:  # noqa: BLE001 - whatever happens, every request ends and the thread lives
+                jobs = [*self._running, *self._waiting]
+                _log.exception("the engine failed with %d requests", len(jobs))
+                self._fail(jobs, EngineFailedError(f"the engine failed: {exc!r}"))
+        self._warmth.close()
+
+    def _is_done(self) -> bool:
+        return not self._running and not self._waiting and self._intake.is_empty()
 
     def _take_mail(self) -> None:
         """Collect what came; sleep while there is nothing to do."""
-        has_work = bool(self._running or self._waiting) or self._closing
+        has_work = bool(self._running or self._waiting) or self._intake.is_closing
+        # With nothing to do, what is only in memory is put on disk, a little at a time.
+        patience_s = 0 if has_work else _IDLE_S if self._warmth.is_kept else None
         try:
-            while True:
-                # With nothing to do, what is only in memory is put on disk, a little at a time.
-                letter = self._mail.get(block=not has_work, timeout=_IDLE_S if self._warmth.is_kept else None)
-                has_work = True
+            for letter in self._intake.collect(patience_s=patience_s):
                 if isinstance(letter, Request):
                     self._waiting.append(self._job(letter))
-                elif letter is not None:
+                else:
                     self._forget(letter)
         except queue.Empty:
             if not has_work:
@@ -196,7 +183,7 @@ class Engine:
     def _sweep(self) -> None:
         """End what was cancelled."""
         for job in [*self._running, *self._waiting]:
-            if self._closing:
+            if self._intake.is_closing:
                 job.request.cause = job.request.cause or "cancelled"
             if job.request.cause is not None:
                 self._end(job, job.request.cause)
@@ -223,11 +210,11 @@ class Engine:
         return sum(job.unread + _GROWTH for job in self._running)
 
     def _step(self) -> None:
-        plan = share_step(self._running, capacity=self._batch.capacity)
+        capacity = self._batch.capacity
+        plan = share_step(self._running, capacity=capacity, reading=self._cost.affordable(capacity))
         self._guess([job for job, _ in plan], self._batch.capacity - sum(count for _, count in plan))
         if not self._cache.make_room(sum(count + len(job.guess) for job, count in plan)):
-            if len(self._running) > 1 or not self._cache.unpin():
-                self._preempt()
+            self._make_do(plan)
             return
         self._batch.clear()
         outputs: dict[int, Job] = {}
@@ -239,7 +226,7 @@ class Engine:
             if wanted:
                 outputs[index - len(job.guess)] = job
         started = time.perf_counter()
-        code = self._decode([job for job, _ in plan])
+        code = self._decode({job.request: count + len(job.guess) for job, count in plan})
         if code != 0:
             self._recover(plan, code)
             return
@@ -265,17 +252,25 @@ class Engine:
             job.guess = job.lookup.guess(job.tokens, left) if is_writing and job.lookup else _NOTHING
             room -= len(job.guess)
 
-    def _decode(self, jobs: list[Job]) -> int:
-        with self._lock:
-            if self._closing or any(job.request.cause is not None for job in jobs):
-                return _ABORTED
-            self._in_step = frozenset(job.request for job in jobs)
-            self._abort.clear()
+    def _make_do(self, plan: list[tuple[Job, int]]) -> None:
+        """Do without what can be done without, so that the next step has room."""
+        if any(job.guess for job, _ in plan):
+            for job, _ in plan:
+                job.lookup = None
+        elif len(self._running) > 1:
+            self._preempt()
+        elif not self._cache.unpin():
+            self._fail(list(self._running), EngineFailedError("the KV cache has no room for even one request"))
+
+    def _decode(self, tokens: dict[Request, int]) -> int:
+        if not self._intake.begin_step(tokens):
+            return _ABORTED
+        code = _ABORTED
         try:
-            return self._batch.decode(self._model.context)
+            code = self._batch.decode(self._model.context)
         finally:
-            with self._lock:
-                self._in_step = frozenset()
+            self._intake.end_step(was_aborted=code == _ABORTED)
+        return code
 
     def _recover(self, plan: list[tuple[Job, int]], code: int) -> None:
         """Undo a step that was not done; nobody but a failed request notices."""
@@ -353,11 +348,13 @@ class Engine:
         (self._running if job in self._running else self._waiting).remove(job)
         self._leave(job)
         job.sampler.close()
-        with self._lock:
-            self._accepted -= 1
+        self._intake.release()
         if not self._running and not self._waiting:
             self._shares.reset()
-        job.request.on_end(end)
+        try:
+            job.request.on_end(end)
+        except Exception:  # noqa: BLE001 - the engine's thread must live
+            _log.exception("whoever asked could not be told how the answer ended")
 
     def _leave(self, job: Job) -> None:
         if job.slot is not None:

@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import resource
 import sys
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
-from naila.errors import GenerationError
+from naila.errors import EngineFailedError, GenerationError
 from naila.inference.engine import Engine
 from naila.inference.job import EngineLimits
 from naila.inference.kv_store import KeepPlan, open_store
@@ -120,6 +121,9 @@ class LocalHost:
     def __init__(self, model: Model, engine: Engine) -> None:
         self._model = model
         self._engine = engine
+        self._preparing = 0
+        self._prepared = asyncio.Event()
+        self._closing = False
 
     @classmethod
     async def start(
@@ -145,8 +149,7 @@ class LocalHost:
         """Put a request to the engine."""
         loop = asyncio.get_running_loop()
         # Tokenising a long conversation takes milliseconds, which the loop has better uses for.
-        length = ask.max_tokens or ask.reserve
-        prompt, dropped = await asyncio.to_thread(build_prompt, self._model, ask.messages, length)
+        prompt, dropped = await self._prepare(ask)
         request = Request(
             prompt=prompt,
             max_tokens=min(ask.max_tokens, self._model.n_ctx - len(prompt)),
@@ -164,6 +167,16 @@ class LocalHost:
         self._engine.submit(request)
         return _LocalTicket(self._engine, request)
 
+    async def _prepare(self, ask: Ask) -> tuple[array[int], int]:
+        if self._closing:
+            raise EngineFailedError("the engine was closed")
+        self._preparing += 1
+        try:
+            return await asyncio.to_thread(build_prompt, self._model, ask.messages, ask.max_tokens or ask.reserve)
+        finally:
+            self._preparing -= 1
+            self._prepared.set()
+
     def forget(self, session: str) -> None:
         """Drop what is held of a conversation."""
         self._engine.forget(session)
@@ -178,6 +191,11 @@ class LocalHost:
 
     async def close(self) -> None:
         """End what runs as cancelled and free everything."""
+        self._closing = True
+        # A prompt that is being tokenised reads the vocabulary, which goes with the model.
+        while self._preparing:
+            self._prepared.clear()
+            await self._prepared.wait()
         await asyncio.to_thread(self._engine.close)
         await asyncio.to_thread(self._model.close)
 

@@ -66,16 +66,19 @@ class FairShares:
         self._served.clear()
 
 
-def share_step(jobs: Sequence[J], *, capacity: int) -> list[tuple[J, int]]:
+def share_step(jobs: Sequence[J], *, capacity: int, reading: int | None = None) -> list[tuple[J, int]]:
     """Divide a step: return (job, tokens) for each job that takes part.
 
     Args:
         jobs: what runs.
         capacity: most tokens in one step.
+        reading: most tokens that are read in while others write.
     """
     writing = [(job, 1) for job in jobs if job.unread == 1]
     readers = sorted((job for job in jobs if job.unread > 1), key=lambda job: (job.is_background, job.unread))
     budget = capacity - len(writing)
+    if writing and reading is not None:
+        budget = min(budget, reading)
     if not readers or budget <= 0:
         return writing[:capacity]
     first = min(readers, key=lambda job: job.arrival)

@@ -18,6 +18,8 @@ _LONGEST: Final = 6
 _TRIAL: Final = 8
 _FAR_BACK: Final = 4096
 _MANY: Final = 16
+_FEW_READ: Final = 8
+_LONGEST_STEP_S: Final = 0.12
 _HOPELESS: Final = 0.6  # half of the guesses come true in the best of texts
 
 
@@ -38,6 +40,13 @@ class StepCost:
             self._single = _smooth(self._single, seconds)
         elif tokens >= _MANY and self._single:
             self._row = _smooth(self._row, max(0.0, seconds - self._single) / (tokens - 1))
+
+    def affordable(self, capacity: int) -> int:
+        """Return how many tokens may be read in beside others' writing, so that their next tokens do not wait long."""
+        if not self._row or not self._single:
+            return min(capacity, _MANY * 2)
+        longest = max(_LONGEST_STEP_S, 2 * self._single)
+        return max(_FEW_READ, min(capacity, int((longest - self._single) / self._row)))
 
     @property
     def row(self) -> float:
