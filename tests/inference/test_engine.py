@@ -232,11 +232,25 @@ def test_a_short_question_is_answered_while_a_long_story_is_read(rig: Rig) -> No
     assert question.end().total_ms < story.end().total_ms
 
 
-def test_the_system_prompt_is_read_once_for_the_whole_fleet(rig: Rig) -> None:
-    shared = len(rig.prompt("")) - 6
-    rig.ask(rig.prompt("Hello there"), session="first/1").end()
-    other = rig.ask(rig.prompt("Where are you?"), session="second/1").end()
-    assert other.usage.cached_tokens >= shared - 4
+def test_the_system_prompt_is_read_once_for_the_whole_fleet(model_path: Path) -> None:
+    rig = Rig(model_path)
+    opening = rig.model.vocabulary.encode(rig.model.chat_format.render([SYSTEM]))
+    pin(rig, opening)
+    for device in ("first", "second"):
+        answer = rig.ask(rig.prompt(f"Where are you, {device}?"), session=f"{device}/1").end()
+        assert answer.usage.cached_tokens >= len(opening) - 4
+    rig.close()
+
+
+def test_what_one_device_said_is_not_shared_with_another(model_path: Path) -> None:
+    rig = Rig(model_path)
+    opening = rig.model.vocabulary.encode(rig.model.chat_format.render([SYSTEM]))
+    pin(rig, opening)
+    secret = rig.prompt("The code of the door is seven four one nine two.")
+    rig.ask(secret, session="owner/1").end()
+    guess = rig.ask(secret, session="thief/1").end()
+    assert guess.usage.cached_tokens <= len(opening)
+    rig.close()
 
 
 def test_more_conversations_than_sequences_are_all_answered(model_path: Path) -> None:

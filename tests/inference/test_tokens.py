@@ -152,3 +152,12 @@ def test_a_harmless_chatml_conversation_equals_the_whole_string_tokenised(
 def test_text_survives_the_way_through_tokens(llama3: Vocabulary, text: str) -> None:
     data = b"".join(map(llama3.decode, llama3.encode_text(text)))
     assert data == text.encode("utf-8", errors="replace")
+
+
+def test_long_runs_are_not_remembered(llama3: Vocabulary) -> None:
+    before = llama3._encode_run.cache_info().misses
+    long = "a page of a long story " * 1000
+    assert llama3.encode_text(long) == llama3.encode_text(long)
+    assert llama3._encode_run.cache_info().misses == before
+    llama3.encode_text("a sentence that nobody said before")
+    assert llama3._encode_run.cache_info().misses == before + 1

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,8 +28,11 @@ from naila.errors import (
     UnsupportedSchemaError,
 )
 from naila.events import JsonValue
+from naila.inference import worker_host
+from naila.inference.kv_store import KeepPlan
 from naila.inference.prompt import fit
 from naila.inference.sampling import Sampling
+from naila.inference.worker_host import WorkerHost
 from naila.ports import Cancellation, ChatMessage, EnginePlan, Generation, ModelHeader, SamplingOptions, TextPiece
 from naila.services.llm_service import LlmService
 
@@ -235,6 +242,130 @@ async def test_unloading_ends_what_runs_as_cancelled(model_path: Path) -> None:
         async for _ in stream:
             pass
     assert not service.is_loaded
+
+
+LONG_PREFIXES = [[ChatMessage("system", f"You are robot {i}. " + "word " * 700)] for i in range(4)]
+
+
+def engines() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+async def reading_prefixes(monkeypatch: pytest.MonkeyPatch) -> WorkerHost:
+    """Wait until an engine reads prefixes in."""
+    started: asyncio.Queue[WorkerHost] = asyncio.Queue()
+    ask = WorkerHost.ask
+
+    async def asked(self: WorkerHost, *args: object) -> object:
+        started.put_nowait(self)
+        return await ask(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(WorkerHost, "ask", asked)
+    return await started.get()
+
+
+async def test_an_engine_that_dies_over_the_prefixes_is_a_model_that_cannot_be_loaded(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = LlmService(choose=lambda: model_path, plan=plan_for, prefixes=LONG_PREFIXES)
+    loading = asyncio.create_task(service.load_model())
+    host = await reading_prefixes(monkeypatch)
+    os.kill(host.pid, signal.SIGKILL)
+    with pytest.raises(ModelLoadError, match="died of SIGKILL"):
+        await loading
+    assert not service.is_loaded
+    assert engines() == []
+
+
+@pytest.mark.parametrize("worker", ["thread", "process"])
+async def test_a_prefix_that_is_too_long_is_left_out(model_path: Path, worker: Literal["thread", "process"]) -> None:
+    too_long = [[SYSTEM, ChatMessage("user", "word " * 3000)]]
+    service = LlmService(choose=lambda: model_path, plan=plan_for, prefixes=too_long, worker=worker)
+    await service.load_model()
+    assert service.is_loaded
+    await service.unload_model()
+
+
+@pytest.mark.parametrize("way", ["cancelled", "unloaded"])
+async def test_a_load_given_up_over_the_prefixes_leaves_no_engine(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    service = LlmService(choose=lambda: model_path, plan=plan_for, prefixes=LONG_PREFIXES)
+    loading = asyncio.create_task(service.load_model())
+    await reading_prefixes(monkeypatch)
+    assert len(engines()) == 1
+    if way == "cancelled":
+        loading.cancel()
+    else:
+        await service.unload_model()
+    with pytest.raises(asyncio.CancelledError if way == "cancelled" else ModelLoadError):
+        await loading
+    assert not service.is_loaded
+    assert engines() == []
+
+
+@pytest.mark.parametrize("way", ["cancelled", "unloaded"])
+async def test_a_load_that_hangs_can_be_given_up(model_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    shares: asyncio.Queue[float] = asyncio.Queue()
+
+    def progress(share: float) -> bool:
+        shares.put_nowait(share)
+        return True
+
+    hangs = "import time; print('{\"progress\": 1.0}', flush=True); time.sleep(60)"
+    service = LlmService(choose=lambda: model_path, plan=plan_for, on_progress=progress)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_host, "_BOOT", hangs)
+        loading = asyncio.create_task(service.load_model())
+        await shares.get()
+        async with asyncio.timeout(3):
+            if way == "cancelled":
+                loading.cancel()
+            await asyncio.gather(service.unload_model(), service.unload_model())
+            with pytest.raises(asyncio.CancelledError if way == "cancelled" else ModelLoadError):
+                await loading
+    assert engines() == []
+    await service.load_model()
+    assert service.is_loaded
+    await service.unload_model()
+
+
+@pytest.mark.parametrize("way", ["cancelled", "unloaded"])
+async def test_a_load_in_this_process_can_be_given_up(model_path: Path, way: str) -> None:
+    loop = asyncio.get_running_loop()
+    begun = asyncio.Event()
+
+    def progress(_: float) -> bool:
+        loop.call_soon_threadsafe(begun.set)
+        return True
+
+    service = LlmService(choose=lambda: model_path, plan=plan_for, worker="thread", on_progress=progress)
+    loading = asyncio.create_task(service.load_model())
+    await begun.wait()
+    if way == "cancelled":
+        loading.cancel()
+    else:
+        await service.unload_model()
+    with pytest.raises(asyncio.CancelledError if way == "cancelled" else ModelLoadError):
+        await loading
+    assert not service.is_loaded
+
+
+@pytest.mark.parametrize(("forgotten", "files"), [("r3/x", 1), ("r2/x", 0)])
+@pytest.mark.parametrize("worker", ["thread", "process"])
+async def test_what_is_forgotten_while_the_engine_closes_is_not_kept(
+    model_path: Path, tmp_path: Path, worker: Literal["thread", "process"], forgotten: str, files: int
+) -> None:
+    keep = KeepPlan(folder=tmp_path, budget_bytes=10**9)
+    service = LlmService(choose=lambda: model_path, plan=plan_for, keep=keep, worker=worker)
+    await service.load_model()
+    secret = [ChatMessage("user", "My secret is 4711. " * 10)]
+    await service.generate_chat(secret, SamplingOptions(max_tokens=4), session="r2/x")
+    unloading = asyncio.create_task(service.unload_model())
+    await asyncio.sleep(0)
+    await service.forget(forgotten)
+    await unloading
+    assert sum(name.endswith(".kv") for _, _, names in os.walk(tmp_path) for name in names) == files
 
 
 @given(st.integers(0, 30), st.integers(4, 200), st.integers(1, 12))

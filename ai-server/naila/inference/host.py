@@ -142,8 +142,12 @@ class LocalHost:
             ModelLoadError: llama.cpp refused it.
         """
         model = await asyncio.to_thread(Model, path, plan, on_progress=on_progress)
-        store = await asyncio.to_thread(open_store, keep, path, plan) if keep is not None else None
-        return cls(model, Engine(model, limits, store))
+        try:
+            store = await asyncio.to_thread(open_store, keep, path, plan) if keep is not None else None
+            return cls(model, Engine(model, limits, store))
+        except BaseException:
+            await asyncio.to_thread(model.close)
+            raise
 
     async def ask(self, ask: Ask, on_text: OnText, on_end: OnEnd) -> Ticket:
         """Put a request to the engine."""
@@ -173,6 +177,10 @@ class LocalHost:
         self._preparing += 1
         try:
             return await asyncio.to_thread(build_prompt, self._model, ask.messages, ask.max_tokens or ask.reserve)
+        except GenerationError:
+            raise
+        except Exception as exc:
+            raise GenerationError(f"the prompt cannot be written: {exc!r}") from exc
         finally:
             self._preparing -= 1
             self._prepared.set()

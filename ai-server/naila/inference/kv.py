@@ -27,6 +27,17 @@ class NativeKv:
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
         return True
 
+    def graft(self, source: int, target: int, length: int) -> bool:
+        """Put the first `length` positions of `source` in the place of those of `target`, without copying.
+
+        For when both were read from the same tokens, once each: what `target` had of its own becomes free. False, and
+        nothing changed, for a recurrent model.
+        """
+        if self._is_recurrent or not llama_cpp.llama_memory_seq_rm(self._memory, target, 0, length):
+            return False
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        return True
+
     def trim(self, sequence: int, keep: int) -> bool:
         """Drop all but the first `keep` positions; False where only all can be dropped, and then it has been."""
         if llama_cpp.llama_memory_seq_rm(self._memory, sequence, keep, -1):
@@ -34,9 +45,13 @@ class NativeKv:
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return False
 
+    def state_size(self, sequence: int) -> int:
+        """Return how many bytes `state` would give."""
+        return int(llama_cpp.llama_state_seq_get_size(self._context, sequence))
+
     def state(self, sequence: int) -> bytes | None:
         """Return what a sequence holds, to be kept; None where llama.cpp cannot give it."""
-        size = llama_cpp.llama_state_seq_get_size(self._context, sequence)
+        size = self.state_size(sequence)
         buffer = (ctypes.c_uint8 * size)()
         copied = llama_cpp.llama_state_seq_get_data(self._context, buffer, size, sequence)
         return bytes(buffer) if copied == size else None

@@ -3,7 +3,7 @@
 One file a sequence, in a folder that only the daemon's user can read:
 
     "NAILAKV1" · header length (4 bytes) · header (JSON: fingerprint, session, number of tokens, size of the state,
-    CRC-32 of what follows) · tokens (4 bytes each) · the state, as `llama_state_seq_get_data` gives it
+    CRC-32 of these and of what follows) · tokens (4 bytes each) · the state, as `llama_state_seq_get_data` gives it
 
 The fingerprint stands for everything that the state depends on: the model's content, the context's parameters, the
 version of llama.cpp. A file with another one, or that is damaged, is removed. Files are written by a thread of their
@@ -25,7 +25,7 @@ import time
 import zlib
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +39,8 @@ _log = logging.getLogger(__name__)
 _MAGIC: Final = b"NAILAKV1"
 _SUFFIX: Final = ".kv"
 _MAX_HEADER: Final = 65_536
-_MAX_QUEUED: Final = 8
+_MAX_QUEUED: Final = 64
+_MAX_QUEUED_BYTES: Final = 256 * 2**20
 _SAMPLE: Final = 65_536
 _SAMPLES: Final = 256
 
@@ -74,6 +75,30 @@ class Saved:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What a file says about itself.
+
+    Attributes:
+        fingerprint: what its state depends on.
+        session: whose conversation it is; None for a prefix that all share.
+        tokens: how many tokens it holds.
+        size: bytes of its state.
+    """
+
+    fingerprint: str
+    session: str | None
+    tokens: int
+    size: int
+
+    def checksum(self, *parts: bytes) -> int:
+        """Return the CRC-32 of the header's fields and of what follows it."""
+        crc = zlib.crc32(json.dumps(asdict(self)).encode())
+        for part in parts:
+            crc = zlib.crc32(part, crc)
+        return crc
+
+
 def open_store(keep: KeepPlan, model_path: Path, plan: EnginePlan) -> KvStore | None:
     """Open what is kept for a model, and remove what was kept for any other.
 
@@ -89,7 +114,7 @@ def open_store(keep: KeepPlan, model_path: Path, plan: EnginePlan) -> KvStore | 
         if not keep.budget_bytes:
             return None
         return KvStore(keep.folder / fingerprint[:16], fingerprint, budget_bytes=keep.budget_bytes)
-    except OSError as exc:
+    except Exception as exc:  # noqa: BLE001 - the model is served with or without it
         _log.warning("KV cannot be kept in %s, conversations are read again after a restart: %s", keep.folder, exc)
         return None
 
@@ -103,10 +128,10 @@ def forget_files(folder: Path, session: str) -> int:
     for path in folder.glob(f"*/*{_SUFFIX}"):
         try:
             with path.open("rb") as file:
-                header, _ = _header(file.read(len(_MAGIC) + 4 + _MAX_HEADER))
-        except (OSError, ValueError):
-            continue  # the engine removes what is damaged
-        if belongs(header.get("session"), session):
+                header, _, _ = _header(file.read(len(_MAGIC) + 4 + _MAX_HEADER))
+        except Exception:  # noqa: BLE001, S112 - the engine removes what is damaged
+            continue
+        if belongs(header.session, session):
             path.unlink(missing_ok=True)
             gone += 1
     return gone
@@ -145,7 +170,9 @@ class KvStore:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         self._saved: dict[Path, Saved] = {saved.path: saved for saved in self._scan()}
-        self._writes: queue.Queue[tuple[str | None, array[int], bytes] | None] = queue.Queue(_MAX_QUEUED)
+        self._writes: queue.Queue[tuple[str | None, array[int], bytes] | None] = queue.Queue()
+        self._queued = 0
+        self._queued_bytes = 0
         self._writer = threading.Thread(target=self._write_all, name="naila-kv-writer", daemon=True)
         self._writer.start()
 
@@ -167,10 +194,10 @@ class KvStore:
         """Read a state back; None, and the file is gone, where it is damaged."""
         try:
             data = saved.path.read_bytes()
-            header, start = _header(data)
-            state = data[start + 4 * int(header["tokens"]) :]
-            whole = len(state) == header["size"] and zlib.crc32(data[start:]) == header["crc32"]
-        except (OSError, ValueError, KeyError, TypeError) as exc:
+            header, crc, start = _header(data)
+            state = data[start + 4 * header.tokens :]
+            whole = len(state) == header.size and header.checksum(data[start:]) == crc
+        except Exception as exc:  # noqa: BLE001 - whatever is in the file
             _log.warning("the saved KV in %s cannot be read: %s", saved.path.name, exc)
             whole = False
         if not whole:
@@ -180,12 +207,19 @@ class KvStore:
             os.utime(saved.path)
         return state
 
+    def has_room(self, size: int) -> bool:
+        """Tell whether the writer would take a state of so many bytes now. Whatever its size, it takes one."""
+        with self._lock:
+            return not self._queued or (self._queued < _MAX_QUEUED and self._queued_bytes + size <= _MAX_QUEUED_BYTES)
+
     def save(self, session: str | None, tokens: array[int], state: bytes) -> bool:
         """Have a state written, soon; False where the writer has too much to do: then it is not kept."""
-        try:
-            self._writes.put_nowait((session, array("i", tokens), state))
-        except queue.Full:
+        if not self.has_room(len(state)):
             return False
+        with self._lock:
+            self._queued += 1
+            self._queued_bytes += len(state)
+        self._writes.put((session, array("i", tokens), state))
         return True
 
     def forget(self, session: str) -> None:
@@ -208,29 +242,32 @@ class KvStore:
         while (item := self._writes.get()) is not None:
             try:
                 self._write(*item)
-            except OSError as exc:
+            except Exception as exc:  # noqa: BLE001 - the next one may be written
                 _log.warning("KV cannot be kept in %s: %s", self._folder, exc)
             finally:
+                with self._lock:
+                    self._queued -= 1
+                    self._queued_bytes -= len(item[2])
                 self._writes.task_done()
         self._writes.task_done()
 
     def _write(self, session: str | None, tokens: array[int], state: bytes) -> None:
-        header = json.dumps(
-            {
-                "fingerprint": self._fingerprint,
-                "session": session,
-                "tokens": len(tokens),
-                "size": len(state),
-                "crc32": zlib.crc32(state, zlib.crc32(tokens.tobytes())),
-            }
-        ).encode()
+        fields = _Header(self._fingerprint, session, len(tokens), len(state))
+        words = tokens.tobytes()
+        header = json.dumps({**asdict(fields), "crc32": fields.checksum(words, state)}).encode()
         path = self._folder / f"{secrets.token_hex(8)}{_SUFFIX}"
         part = path.with_suffix(".part")
         part.touch(mode=0o600, exist_ok=False)
-        with part.open("wb") as file:
-            file.writelines((_MAGIC, len(header).to_bytes(4, "little"), header, tokens.tobytes(), state))
-            size = file.tell()
-        part.rename(path)
+        try:
+            with part.open("wb") as file:
+                file.writelines((_MAGIC, len(header).to_bytes(4, "little"), header, words, state))
+                size = file.tell()
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut could leave a finished name on an unfinished file
+            part.rename(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
         saved = Saved(path, session, tokens, size)
         with self._lock:
             # What a longer state of the same conversation contains need not be kept.
@@ -266,7 +303,7 @@ class KvStore:
         for path in list(self._folder.iterdir()):
             try:
                 saved = self._look_at(path)
-            except (OSError, ValueError, KeyError, TypeError) as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever is in the file
                 _log.info("removing %s: %s", path.name, exc)
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -277,30 +314,35 @@ class KvStore:
         if path.suffix != _SUFFIX:
             raise ValueError("not a finished file")
         with path.open("rb") as file:
-            header, start = _header(file.read(len(_MAGIC) + 4 + _MAX_HEADER))
-            if header["fingerprint"] != self._fingerprint:
+            header, _, start = _header(file.read(len(_MAGIC) + 4 + _MAX_HEADER))
+            if header.fingerprint != self._fingerprint:
                 raise ValueError("of another model, context or version")
+            size = path.stat().st_size
+            if size != start + 4 * header.tokens + header.size:
+                raise ValueError("truncated")
             file.seek(start)
             tokens = array("i")
-            tokens.fromfile(file, int(header["tokens"]))
-        size = path.stat().st_size
-        if size != start + 4 * len(tokens) + header["size"]:
-            raise ValueError("truncated")
-        return Saved(path, header["session"], tokens, size)
+            tokens.fromfile(file, header.tokens)
+        return Saved(path, header.session, tokens, size)
 
 
-def _header(data: bytes) -> tuple[dict[str, Any], int]:
-    """Return the header and where it ends."""
+def _header(data: bytes) -> tuple[_Header, int, int]:
+    """Return the header, the checksum that it gives, and where it ends."""
     start = len(_MAGIC) + 4
     if data[: len(_MAGIC)] != _MAGIC:
         raise ValueError("not a KV file")
     size = int.from_bytes(data[len(_MAGIC) : start], "little")
     if size > _MAX_HEADER:
         raise ValueError("header too long")
-    header = json.loads(data[start : start + size])
-    if not isinstance(header, dict):
-        raise ValueError("header is no object")  # noqa: TRY004
-    return header, start + size
+    values: dict[str, Any] = json.loads(data[start : start + size])
+    crc = values.pop("crc32")
+    header = _Header(**values)
+    numbers = (header.tokens, header.size, crc)
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError("a number in the header is none")
+    if not isinstance(header.fingerprint, str) or not isinstance(header.session, str | None):
+        raise ValueError("a name in the header is none")  # noqa: TRY004
+    return header, crc, start + size
 
 
 def _used_at(path: Path) -> float:

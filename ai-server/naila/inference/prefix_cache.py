@@ -6,6 +6,7 @@ live in one pool of cells, and a cell that several sequences share is there once
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,10 @@ class KvMemory(Protocol):
 
     def share(self, source: int, target: int, length: int) -> bool:
         """Let `target`, empty until now, begin with the first `length` positions of `source`; False where it can't."""
+        ...
+
+    def graft(self, source: int, target: int, length: int) -> bool:
+        """Put the first `length` positions of `source` in the place of those of `target`; False where it can't."""
         ...
 
     def trim(self, sequence: int, keep: int) -> bool:
@@ -43,6 +48,7 @@ class Slot:
         pinned: never evicted.
         used_at: when it was last used, in uses of the cache.
         kept: how many of its tokens were saved on disk.
+        public: how many of its first tokens are no device's own: they were read in as a prefix for all.
     """
 
     id: int
@@ -53,6 +59,7 @@ class Slot:
     pinned: bool = False
     used_at: int = 0
     kept: int = 0
+    public: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +82,10 @@ class CacheFigures:
 class PrefixCache:
     """Hands out sequences that already hold as much of a prompt as the cache knows.
 
-    Of what it holds, the longest common beginning counts, whoever's it is. A request goes on in the sequence of its own
-    conversation; from anybody else's, and from what is pinned, the beginning is shared. What was used least recently
-    leaves when cells or sequences run out.
+    Of what it holds for a device, the longest common beginning counts. A request goes on in the sequence of its own
+    conversation; from the device's other ones, and from what is pinned, the beginning is shared. Of what another device
+    said nothing is shared: how soon an answer comes would tell what it was. What was used least recently leaves when
+    cells or sequences run out.
     """
 
     def __init__(
@@ -87,6 +95,7 @@ class PrefixCache:
         cells: int,
         sequences: int,
         on_evict: Callable[[Slot], None] = lambda _: None,
+        is_lost: Callable[[Slot], bool] = lambda _: False,
     ) -> None:
         """Make an empty cache.
 
@@ -95,9 +104,11 @@ class PrefixCache:
             cells: room for tokens.
             sequences: how many sequences there are.
             on_evict: told of a slot that leaves for want of space, while it still holds everything.
+            is_lost: tells whether what a slot holds would be lost if it left now; others leave before it.
         """
         self._memory = memory
         self._on_evict = on_evict
+        self._is_lost = is_lost
         self._cells = cells
         self.slots: Final = [Slot(id=number) for number in range(sequences)]
         self._holders: Counter[int] = Counter()
@@ -132,7 +143,7 @@ class PrefixCache:
                 return None
             slot = target
             if source is not None and source.tokens:
-                self._share(source, slot, common)
+                self.share(source, slot, common)
         slot.busy = True
         slot.session = session
         self.touch(slot)
@@ -146,14 +157,53 @@ class PrefixCache:
             self._holders[self._next_cell] = 1
             self._next_cell += 1
 
-    def make_room(self, cells: int) -> bool:
-        """Evict until so many cells are free; False where what is busy or pinned leaves no room."""
-        while self.free_cells < cells:
-            victim = self._least_recent()
-            if victim is None:
-                return False
-            self._evict(victim)
+    def can_make_room(self, cells: int, *, emptying: Slot | None = None) -> bool:
+        """Tell whether so many cells are free or can be made free by evicting.
+
+        Args:
+            cells: how many are wanted.
+            emptying: a slot that is about to be emptied: what it alone holds counts as free.
+        """
+        return self._free(emptying) >= cells or self._cells - len(self._staying(emptying)) >= cells
+
+    def make_room(self, cells: int, *, emptying: Slot | None = None) -> bool:
+        """Evict until so many cells are free, as few as need be; False, and nobody left, where that cannot be."""
+        if not self.can_make_room(cells, emptying=emptying):
+            return False
+        staying = self._staying(emptying) if self._free(emptying) < cells else set()
+        while self._free(emptying) < cells:
+            # Who shares all that it holds frees nothing by leaving, unless those that it shares it with leave too.
+            idle = [slot for slot in self._evictable() if slot.cells[-1] not in staying]
+            alone = [slot for slot in idle if self._holders[slot.cells[-1]] == 1]
+            self._evict(self._first_to_leave(alone or idle))
         return True
+
+    def twin(self, slot: Slot) -> tuple[Slot | None, int]:
+        """Return another slot that shares cells with this one, as many as possible, and how many."""
+        best, most = None, 0
+        for other in self.slots:
+            both = zip(slot.cells, other.cells, strict=False) if other is not slot else ()
+            shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], both))
+            if shared > most:
+                best, most = other, shared
+        return best, most
+
+    def share(self, source: Slot, target: Slot, length: int) -> bool:
+        """Let `target`, empty until now, begin with the first tokens of `source`; False where a model can't."""
+        if not self._memory.share(source.id, target.id, length):
+            return False
+        target.tokens = source.tokens[:length]
+        target.cells = source.cells[:length]
+        target.public = min(source.public, length)
+        self._holders.update(target.cells)
+        return True
+
+    def graft(self, source: Slot, target: Slot, length: int) -> None:
+        """Let two slots that begin with the same tokens, each in cells of its own, share those of `source`."""
+        if self._memory.graft(source.id, target.id, length):
+            self._let_go(target.cells[:length])
+            target.cells[:length] = source.cells[:length]
+            self._holders.update(target.cells[:length])
 
     def release(self, slot: Slot) -> None:
         """End the work in a slot; what it holds stays."""
@@ -165,7 +215,11 @@ class PrefixCache:
         self._trim(slot, keep)
 
     def pin(self, slot: Slot) -> None:
-        """Keep a slot from being evicted; no more than a quarter of the sequences, so that work has room."""
+        """Keep a slot from being evicted, and let everybody begin with what it holds.
+
+        No more than a quarter of the sequences are kept, so that work has room.
+        """
+        slot.public = len(slot.tokens)
         slot.pinned = sum(other.pinned for other in self.slots) < len(self.slots) // 4
 
     def unpin(self) -> bool:
@@ -202,7 +256,9 @@ class PrefixCache:
     def _longest(self, prompt: array[int], session: str | None) -> tuple[Slot | None, int]:
         best, best_rank = None, (0, False, False, 0)
         for slot in self.slots:
-            common = common_prefix(slot.tokens, prompt, len(prompt) - 1)
+            is_same_owner = _owner(slot.session) == _owner(session)
+            limit = len(prompt) - 1 if is_same_owner else min(len(prompt) - 1, slot.public)
+            common = common_prefix(slot.tokens, prompt, limit)
             rank = (common, not slot.busy, session is not None and slot.session == session, slot.used_at)
             if common and rank > best_rank:
                 best, best_rank = slot, rank
@@ -217,44 +273,59 @@ class PrefixCache:
     def _empty_slot(self, *, sparing: Slot | None) -> Slot | None:
         """Return a slot that holds nothing, evicting somebody if need be, `sparing` only if there is nobody else."""
         slot = next((s for s in self.slots if not s.tokens and not s.busy), None)
-        slot = slot or self._least_recent(sparing=sparing) or self._least_recent()
-        if slot is not None and slot.tokens:
+        if slot is None and (idle := self._evictable()):
+            slot = self._first_to_leave([s for s in idle if s is not sparing] or idle)
             self._evict(slot)
         return slot
 
-    def _least_recent(self, *, sparing: Slot | None = None) -> Slot | None:
-        candidates = (s for s in self.slots if s.tokens and not s.busy and not s.pinned and s is not sparing)
-        return min(candidates, key=lambda slot: slot.used_at, default=None)
+    def _evictable(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.tokens and not slot.busy and not slot.pinned]
+
+    def _first_to_leave(self, slots: list[Slot]) -> Slot:
+        """Return the least recently used, of those whose content would not be lost if there are any."""
+        by_age = sorted(slots, key=lambda slot: slot.used_at)
+        return next((slot for slot in by_age if not self._is_lost(slot)), by_age[0])
+
+    def _free(self, emptying: Slot | None) -> int:
+        mine = emptying.cells if emptying is not None else ()
+        return self.free_cells + sum(1 for cell in mine if self._holders[cell] == 1)
+
+    def _staying(self, emptying: Slot | None) -> set[int]:
+        """Return the cells that no eviction frees."""
+        stay = [slot.cells for slot in self.slots if (slot.busy or slot.pinned) and slot is not emptying]
+        return set().union(*stay)
 
     def _evict(self, slot: Slot) -> None:
         self._evictions += 1
         self._on_evict(slot)
         self._trim(slot, 0)
 
-    def _share(self, source: Slot, target: Slot, length: int) -> None:
-        if not self._memory.share(source.id, target.id, length):
-            return
-        target.tokens = source.tokens[:length]
-        target.cells = source.cells[:length]
-        self._holders.update(target.cells)
-
     def _trim(self, slot: Slot, keep: int, *, always: bool = False) -> None:
         if keep == len(slot.tokens) and not always:
             return
         if not self._memory.trim(slot.id, keep):
             keep = 0
-        for cell in slot.cells[keep:]:
-            self._holders[cell] -= 1
-            if not self._holders[cell]:
-                del self._holders[cell]
+        self._let_go(slot.cells[keep:])
         del slot.tokens[keep:]
         del slot.cells[keep:]
         slot.kept = min(slot.kept, keep)
+        slot.public = min(slot.public, keep)
+
+    def _let_go(self, cells: Iterable[int]) -> None:
+        for cell in cells:
+            self._holders[cell] -= 1
+            if not self._holders[cell]:
+                del self._holders[cell]
 
 
 def belongs(session: str | None, name: str) -> bool:
     """Tell whether a conversation is the one named, or one of the device named (`device/`)."""
     return session is not None and (session == name or (name.endswith("/") and session.startswith(name)))
+
+
+def _owner(session: str | None) -> str | None:
+    """Return the device whose conversation it is."""
+    return None if session is None else session.partition("/")[0]
 
 
 def common_prefix(a: array[int], b: array[int], limit: int) -> int:

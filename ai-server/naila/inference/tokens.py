@@ -19,6 +19,7 @@ _SPECIAL: Final = (
     llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 )
 _CACHED_RUNS: Final = 512
+_CACHED_LENGTH: Final = 4096  # characters; so the runs that are remembered are a few megabytes at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,9 @@ class Vocabulary:
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Return the tokens of text, none of them a control token."""
-        return self._encode_run(text) if text else ()
+        if not text:
+            return ()
+        return self._encode_run(text) if len(text) <= _CACHED_LENGTH else self._encode_text(text)
 
     def _encode_text(self, text: str) -> tuple[int, ...]:
         if self._breakable_pattern is None:

@@ -6,7 +6,7 @@ from array import array
 from typing import Final
 
 from naila.inference.kv import NativeKv
-from naila.inference.kv_store import KvStore
+from naila.inference.kv_store import KvStore, Saved
 from naila.inference.prefix_cache import PrefixCache, Slot
 
 _WORTH_KEEPING: Final = 16  # fewer tokens are read again sooner than from a file
@@ -23,7 +23,7 @@ class Warmth:
     def __init__(self, kv: NativeKv, store: KvStore | None, *, cells: int, sequences: int) -> None:
         self._kv = kv
         self._store = store
-        self.cache: Final = PrefixCache(kv, cells=cells, sequences=sequences, on_evict=self.keep)
+        self.cache: Final = PrefixCache(kv, cells=cells, sequences=sequences, on_evict=self.keep, is_lost=self._is_lost)
         self.restored = 0
 
     @property
@@ -32,26 +32,46 @@ class Warmth:
         return self._store is not None
 
     def recall(self, slot: Slot, prompt: array[int], session: str | None) -> None:
-        """Read KV back from disk into a claimed slot, where the disk holds more of the prompt than memory does."""
+        """Read KV back from disk into a claimed slot, where the disk holds more of the prompt than memory does.
+
+        What the slot shared with another, it shares afterwards too. Where there is no room, or the file is damaged, the
+        slot keeps what was claimed.
+        """
         if self._store is None:
             return
         saved, common = self._store.longest(prompt, session)
         if saved is None or common < len(slot.tokens) + _WORTH_KEEPING:
             return
-        self.cache.cut(slot, 0)
-        if not self.cache.make_room(len(saved.tokens)):
+        if not self.cache.can_make_room(len(saved.tokens), emptying=slot):
             return
         state = self._store.load(saved)
-        if state is not None and self._kv.restore(slot.id, state):
+        if state is not None and self.cache.make_room(len(saved.tokens), emptying=slot):
+            self._replace(slot, saved, common, state)
+
+    def _replace(self, slot: Slot, saved: Saved, common: int, state: bytes) -> None:
+        """Put a saved state in the place of what a slot holds, which the saved one begins with."""
+        twin, shared = self.cache.twin(slot)
+        claimed, public, kept = slot.tokens[:], slot.public, slot.kept
+        own = self._kv.state(slot.id) if len(claimed) > shared else None
+        self.cache.cut(slot, 0)
+        if self._kv.restore(slot.id, state):
             self.cache.extend(slot, saved.tokens)
             slot.kept = len(saved.tokens)
-            self.cache.cut(slot, common)
+            slot.public = public if saved.session is not None else len(saved.tokens)
             self.restored += 1
+        elif own is not None and self._kv.restore(slot.id, own):
+            self.cache.extend(slot, claimed)
+            slot.kept, slot.public = kept, public
+        elif twin is not None:
+            self.cache.share(twin, slot, shared)
+            return
+        if twin is not None and slot.tokens:
+            self.cache.graft(twin, slot, shared)
+        self.cache.cut(slot, min(common, len(slot.tokens)))
 
     def keep(self, slot: Slot) -> None:
         """Put what a slot holds on disk, where it is a conversation or a pinned prefix and not there yet."""
-        is_worth_it = (slot.session is not None or slot.pinned) and len(slot.tokens) - slot.kept >= _WORTH_KEEPING
-        if self._store is None or not is_worth_it:
+        if self._store is None or not _is_worth_keeping(slot) or self._is_lost(slot):
             return
         state = self._kv.state(slot.id)
         if state is not None and self._store.save(slot.session, slot.tokens, state):
@@ -72,6 +92,12 @@ class Warmth:
         if self._store is not None:
             self._store.forget(session)
 
+    def _is_lost(self, slot: Slot) -> bool:
+        """Tell whether what a slot holds should be kept and could not be now, the writer having too much to do."""
+        if self._store is None or not _is_worth_keeping(slot):
+            return False
+        return not self._store.has_room(self._kv.state_size(slot.id))
+
     def close(self) -> None:
         """Put everything on disk that is only in memory."""
         if self._store is None:
@@ -79,3 +105,7 @@ class Warmth:
         while self.keep_one():
             self._store.flush()
         self._store.close()
+
+
+def _is_worth_keeping(slot: Slot) -> bool:
+    return (slot.session is not None or slot.pinned) and len(slot.tokens) - slot.kept >= _WORTH_KEEPING

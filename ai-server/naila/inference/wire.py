@@ -14,13 +14,14 @@ JSON rather than pickle, since the process that reads a foreign model file is th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args
 
 from naila.errors import ContextOverflowError, EngineBusyError, EngineFailedError, GenerationError
-from naila.events import Usage
+from naila.events import FinishReason, Usage
 from naila.inference.host import Ask
 from naila.inference.job import EngineLimits
 from naila.inference.kv_store import KeepPlan
@@ -29,6 +30,8 @@ from naila.inference.sampling import Sampling
 from naila.ports import ChatMessage, EnginePlan
 
 Message = Mapping[str, Any]
+
+_WITH_DATA: Final = ("ContextOverflowError", "EngineFailedError")
 
 
 def dump(message: Message) -> bytes:
@@ -42,7 +45,10 @@ def parse(line: bytes) -> Message:
     Raises:
         ValueError: it is not one.
     """
-    message = json.loads(line)
+    try:
+        message = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(message, dict):
         raise ValueError("not an object")  # noqa: TRY004
     return message
@@ -86,15 +92,61 @@ def end_message(number: int, end: Completion | GenerationError) -> Message:
 
 
 def read_end(message: Message) -> Completion | GenerationError:
-    """Read what `end_message` wrote."""
-    if "end" in message:
-        return Completion(**{**message["end"], "usage": Usage(**message["end"]["usage"])})
-    error = message["error"]
-    match error["kind"]:
-        case "ContextOverflowError":
-            return ContextOverflowError(error["message"], tokens=error["tokens"], limit=error["limit"])
-        case "EngineBusyError":
-            return EngineBusyError(error["message"])
-        case "EngineFailedError":
-            return EngineFailedError(error["message"], code=error["code"])
-    return GenerationError(error["message"])
+    """Read what `end_message` wrote.
+
+    Raises:
+        ValueError: it did not write that.
+    """
+    match message:
+        case {"end": dict(end)}:
+            return _completion(end)
+        case {
+            "error": {"kind": "ContextOverflowError", "message": str(why), "tokens": int(tokens), "limit": int(most)}
+        }:
+            return ContextOverflowError(why, tokens=tokens, limit=most)
+        case {"error": {"kind": "EngineBusyError", "message": str(why)}}:
+            return EngineBusyError(why)
+        case {"error": {"kind": "EngineFailedError", "message": str(why), "code": int() | None as code}}:
+            return EngineFailedError(why, code=code)
+        case {"error": {"kind": str(kind), "message": str(why)}} if kind not in _WITH_DATA:
+            return GenerationError(why)
+    raise ValueError("an end that says neither how nor why")
+
+
+def _completion(end: Mapping[str, Any]) -> Completion:
+    try:
+        completion = Completion(**{**end, "usage": Usage(**end["usage"])})
+    except (KeyError, TypeError) as exc:
+        raise ValueError(f"a completion that is none: {exc}") from exc
+    usage = completion.usage
+    counts = usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, completion.dropped_messages
+    if completion.finish_reason not in get_args(FinishReason) or not all(type(count) is int for count in counts):
+        raise ValueError("a completion with a reason or a count that is none")
+    for time in (completion.queue_ms, completion.ttft_ms, completion.total_ms, completion.decode_s):
+        read_number(time)
+    return completion
+
+
+def read_number(value: object) -> float:
+    """Read a finite number.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        if isinstance(value, int | float) and math.isfinite(value):
+            return value
+    except OverflowError:
+        pass
+    raise ValueError("not a finite number")
+
+
+def read_figures(value: object) -> dict[str, float]:
+    """Read figures, each with its name.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("figures that are no object")  # noqa: TRY004 - what is read is wrong, not the call
+    return {str(name): read_number(figure) for name, figure in value.items()}

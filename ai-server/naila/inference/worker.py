@@ -25,6 +25,8 @@ from naila.inference.prompt import build_prompt
 from naila.inference.request import Request
 from naila.inference.sampling import Grammar
 
+_log = logging.getLogger(__name__)
+
 _PR_SET_PDEATHSIG: Final = 1
 _HEARTBEAT_S: Final = 1.0
 
@@ -64,8 +66,10 @@ class _Worker:
                 try:
                     self._ask(number, message)
                 except GenerationError as exc:
-                    self._requests.pop(number, None)
-                    self._out.send(wire.end_message(number, exc))
+                    self._refuse(number, exc)
+                except Exception as exc:  # noqa: BLE001 - a foreign template may raise whatever it likes
+                    _log.exception("a prompt cannot be put to the engine")
+                    self._refuse(number, GenerationError(f"the prompt cannot be put to the model: {exc}"))
             case {"cancel": int(number), "cause": "cancelled" | "deadline" as cause}:
                 if (request := self._requests.get(number)) is not None:
                     self._engine.cancel(request, cause)
@@ -96,6 +100,10 @@ class _Worker:
         )
         self._engine.submit(request)
 
+    def _refuse(self, number: int, error: GenerationError) -> None:
+        self._requests.pop(number, None)
+        self._out.send(wire.end_message(number, error))
+
     def heartbeat(self, stop: threading.Event) -> None:
         """Tell the parent, as long as this process lives, how the engine is."""
         while not stop.wait(_HEARTBEAT_S):
@@ -121,10 +129,13 @@ def main() -> int:
             return 1
         freeing.callback(model.close)
         engine = Engine(model, limits, open_store(keep, path, plan) if keep is not None else None)
-        freeing.callback(engine.close)
         worker, stop = _Worker(model, engine, out), threading.Event()
+        heart = threading.Thread(target=worker.heartbeat, args=(stop,), name="heartbeat", daemon=True)
+        heart.start()
+        # In reverse: closing writes conversations to disk, which takes its time, so the heart beats until that is done.
+        freeing.callback(heart.join, _HEARTBEAT_S)
         freeing.callback(stop.set)
-        threading.Thread(target=worker.heartbeat, args=(stop,), name="heartbeat", daemon=True).start()
+        freeing.callback(engine.close)
         out.send({"loaded": True})
         for message in lines:
             worker.obey(message)

@@ -129,7 +129,7 @@ def _engine(figures: Mapping[str, float]) -> dict[str, JsonValue]:
     """Return the engine's own figures, and the occupancy: how many requests share a step."""
     if not figures:
         return {}
-    return {**figures, "occupancy": _ratio(int(figures["jobs"]), int(figures["steps"]))}
+    return {**figures, "occupancy": _ratio(int(figures.get("jobs", 0)), int(figures.get("steps", 0)))}
 
 
 def _ratio(part: int, whole: int) -> float:

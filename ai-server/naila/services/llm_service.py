@@ -19,6 +19,7 @@ from naila.errors import (
     EngineFailedError,
     GenerationCancelledError,
     GenerationError,
+    ModelLoadError,
     ModelNotLoadedError,
 )
 from naila.inference.gguf import read_header
@@ -110,6 +111,7 @@ class LlmService:
         self._serving: _Serving | None = None
         self._changing = asyncio.Lock()
         self._abandon = threading.Event()
+        self._loading: asyncio.Timeout | None = None
         self._failures = 0
 
     @property
@@ -147,11 +149,13 @@ class LlmService:
 
     async def forget(self, session: str) -> None:
         """Drop the KV of a conversation, `device/conversation`, or of a device, `device/`, in memory and on disk."""
-        if self._serving is not None and self._serving.host.failure is None:
-            self._serving.host.forget(session)
-        if self._keep is not None:
-            # What an engine kept before it was started with other parameters, it does not know of.
-            await asyncio.to_thread(forget_files, self._keep.folder, session)
+        # An engine that is being closed puts on disk what it holds: its files are looked for when it is done.
+        async with self._changing:
+            if self._serving is not None and self._serving.host.failure is None:
+                self._serving.host.forget(session)
+            if self._keep is not None:
+                # What an engine kept before it was started with other parameters, it does not know of.
+                await asyncio.to_thread(forget_files, self._keep.folder, session)
 
     async def load_model(self, path: Path | None = None) -> LoadedModel:
         """Load a model in place of the one that may be there.
@@ -166,12 +170,20 @@ class LlmService:
             await self._unload()
             self._failures = 0
             self._abandon.clear()
-            self._serving = await self._load(path)
+            try:
+                async with asyncio.timeout(None) as self._loading:
+                    self._serving = await self._load(path)
+            except TimeoutError as exc:
+                raise ModelLoadError("loading the model was given up", path=path) from exc
+            finally:
+                self._loading = None
             return self._serving.loaded
 
     async def unload_model(self) -> None:
         """End what runs as cancelled and free the model, give up loading one; does nothing without one."""
         self._abandon.set()
+        if self._loading is not None and not self._loading.expired():
+            self._loading.reschedule(asyncio.get_running_loop().time())
         async with self._changing:
             await self._unload()
 
@@ -185,24 +197,45 @@ class LlmService:
         for what, why in plan.reasons.items():
             _log.info("plan: %s: %s", what, why)
         started = time.perf_counter()
-        host = await self._host.start(
-            header.path,
+        host = await self._start(header.path, plan)
+        try:
+            await self._read_prefixes(host)
+            if host.failure is not None:
+                raise ModelLoadError(f"{header.path}: {host.failure}", path=header.path)
+        except BaseException:
+            await host.close()
+            raise
+        loaded = LoadedModel(header, plan, time.perf_counter() - started)
+        _log.info("loaded %s in %.2f s", header.path.name, loaded.load_s)
+        return _Serving(loaded, host)
+
+    async def _start(self, path: Path, plan: EnginePlan) -> EngineHost:
+        start = self._host.start(
+            path,
             plan,
             limits=self._limits,
             keep=self._keep,
             on_progress=self._progress,
             on_failure=self._on_failure,
         )
-        await self._read_prefixes(host)
-        loaded = LoadedModel(header, plan, time.perf_counter() - started)
-        _log.info("loaded %s in %.2f s", header.path.name, loaded.load_s)
-        return _Serving(loaded, host)
+        starting: asyncio.Task[EngineHost] = asyncio.create_task(start, name="engine start")
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # A process can be killed; a thread inside llama.cpp gives up when it next tells its progress.
+            self._abandon.set()
+            if self._host is WorkerHost:
+                starting.cancel()
+            await asyncio.wait({starting})
+            if not starting.cancelled() and starting.exception() is None:
+                await starting.result().close()
+            raise
 
     async def _read_prefixes(self, host: EngineHost) -> None:
         for prefix in self._prefixes:
             try:
                 await self._read_in(host, Ask(messages=prefix, max_tokens=0, sampling=self._sampling, is_prefix=True))
-            except GenerationError as exc:
+            except Exception as exc:  # noqa: BLE001 - a foreign chat template may raise whatever it likes
                 _log.warning("a prefix of the prompts could not be read in: %s", exc)
 
     async def _read_in(self, host: EngineHost, ask: Ask) -> None:
