@@ -71,12 +71,19 @@ def _p95(samples: Iterable[float]) -> float:
     return ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
 
 
-async def turns(device: Device, text: str, count: int) -> list[tuple[float, Reply]]:
-    """Take turns in twenty conversations, and return the round trip of each in ms with its reply."""
+async def turns(device: Device, text: str, count: int, *, fresh: bool = False) -> list[tuple[float, Reply]]:
+    """Take turns, and return the round trip of each in ms with its reply.
+
+    They go through twenty conversations, which grow; fresh: each begins one.
+    """
     taken = []
     for number in range(count):
         intent = Intent(
-            device_id=DEVICE, id=secrets.token_hex(8), text=text, conversation_id=f"c{number % 20}", max_tokens=1
+            device_id=DEVICE,
+            id=secrets.token_hex(8),
+            text=text,
+            conversation_id=secrets.token_hex(4) if fresh else f"c{number % 20}",
+            max_tokens=1,
         )
         began = time.perf_counter()
         reply = await device.ask(intent, timeout_s=60)
@@ -100,17 +107,28 @@ async def measure_clock_turns(broker: Mosquitto, rounds: int, count: int) -> lis
 
 async def measure_model_turns(broker: Mosquitto, brain: Brain, rounds: int, count: int) -> list[Row]:
     """Measure turns that the model answers with one token, less what the engine took for it."""
+    first = await _beside_the_engine(broker, brain, rounds, count, fresh=True)
+    later = await _beside_the_engine(broker, brain, rounds, count, fresh=False)
+    return [
+        row("first turn with the model, less the engine", first),
+        row("later turn with the model, less the engine", later),
+    ]
+
+
+async def _beside_the_engine(
+    broker: Mosquitto, brain: Brain, rounds: int, count: int, *, fresh: bool
+) -> list[list[float]]:
     beside: list[list[float]] = []
     async with Device(broker.settings(), DEVICE) as device:
         await device.wait_for_brain("online")
         await turns(device, GREETING, 5)
         for _ in range(rounds):
             logged = len(brain.log())
-            answered = await turns(device, GREETING, count)
+            answered = await turns(device, GREETING, count, fresh=fresh)
             engine = [float(took) for took in ENGINE.findall(brain.log()[logged:])]
             pairs = zip(answered, engine, strict=True)
             beside.append([took - engine_ms for (took, _), engine_ms in pairs])
-    return [row("model turn, less the engine's time", beside)]
+    return beside
 
 
 async def measure_start(broker: Mosquitto, brain: Brain, count: int) -> list[Row]:
