@@ -283,4 +283,4 @@ def test_a_template_that_refuses_a_conversation_costs_that_request_only(caplog: 
     end = wire.read_end(sent[0])
     assert type(end) is GenerationError
     assert "roles must alternate" in str(end)
-    assert "cannot be put to the engine" in caplog.text
+    assert "cannot be put to the model" in caplog.text

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import resource
 import sys
-from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from naila.inference.prompt import build_prompt
 from naila.inference.request import Completion, Request
 from naila.inference.sampling import Grammar, Sampling
 from naila.ports import ChatMessage, EnginePlan, StopCause
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,35 +154,19 @@ class LocalHost:
     async def ask(self, ask: Ask, on_text: OnText, on_end: OnEnd) -> Ticket:
         """Put a request to the engine."""
         loop = asyncio.get_running_loop()
-        # Tokenising a long conversation takes milliseconds, which the loop has better uses for.
-        prompt, dropped = await self._prepare(ask)
-        request = Request(
-            prompt=prompt,
-            max_tokens=min(ask.max_tokens, self._model.n_ctx - len(prompt)),
-            sampling=ask.sampling,
-            grammar=Grammar(ask.grammar, self._model.vocabulary) if ask.grammar is not None else None,
-            stop=ask.stop,
-            owner=ask.owner,
-            session=ask.session,
-            is_background=ask.is_background,
-            is_prefix=ask.is_prefix,
-            dropped_messages=dropped,
-            on_text=lambda text: _on_loop(loop, on_text, text),
-            on_end=lambda end: _on_loop(loop, on_end, end),
+        request = await self._prepare(
+            ask, lambda text: _on_loop(loop, on_text, text), lambda end: _on_loop(loop, on_end, end)
         )
         self._engine.submit(request)
         return _LocalTicket(self._engine, request)
 
-    async def _prepare(self, ask: Ask) -> tuple[array[int], int]:
+    async def _prepare(self, ask: Ask, on_text: OnText, on_end: OnEnd) -> Request:
         if self._closing:
             raise EngineFailedError("the engine was closed")
         self._preparing += 1
         try:
-            return await asyncio.to_thread(build_prompt, self._model, ask.messages, ask.max_tokens or ask.reserve)
-        except GenerationError:
-            raise
-        except Exception as exc:
-            raise GenerationError(f"the prompt cannot be written: {exc!r}") from exc
+            # Tokenising a long conversation takes milliseconds, which the loop has better uses for.
+            return await asyncio.to_thread(request_of, ask, self._model, on_text, on_end)
         finally:
             self._preparing -= 1
             self._prepared.set()
@@ -206,6 +192,36 @@ class LocalHost:
             await self._prepared.wait()
         await asyncio.to_thread(self._engine.close)
         await asyncio.to_thread(self._model.close)
+
+
+def request_of(ask: Ask, model: Model, on_text: OnText, on_end: OnEnd) -> Request:
+    """Put what is asked into tokens.
+
+    Raises:
+        GenerationError: it is too long, or the model's template or grammar cannot take it.
+    """
+    try:
+        prompt, dropped = build_prompt(model, ask.messages, ask.max_tokens or ask.reserve)
+        grammar = Grammar(ask.grammar, model.vocabulary) if ask.grammar is not None else None
+    except GenerationError:
+        raise
+    except Exception as exc:
+        _log.exception("a prompt cannot be put to the model")
+        raise GenerationError(f"the prompt cannot be put to the model: {exc}") from exc
+    return Request(
+        prompt=prompt,
+        max_tokens=min(ask.max_tokens, model.n_ctx - len(prompt)),
+        sampling=ask.sampling,
+        grammar=grammar,
+        stop=ask.stop,
+        owner=ask.owner,
+        session=ask.session,
+        is_background=ask.is_background,
+        is_prefix=ask.is_prefix,
+        dropped_messages=dropped,
+        on_text=on_text,
+        on_end=on_end,
+    )
 
 
 def engine_figures(engine: Engine) -> dict[str, float]:

@@ -18,12 +18,10 @@ from typing import BinaryIO, Final
 from naila.errors import GenerationError, ModelError
 from naila.inference import wire
 from naila.inference.engine import Engine
-from naila.inference.host import engine_figures
+from naila.inference.host import engine_figures, request_of
 from naila.inference.kv_store import open_store
 from naila.inference.model import Model
-from naila.inference.prompt import build_prompt
-from naila.inference.request import Request
-from naila.inference.sampling import Grammar
+from naila.inference.request import Completion, Request
 
 _log = logging.getLogger(__name__)
 
@@ -77,27 +75,14 @@ class _Worker:
                 self._engine.forget(session)
 
     def _ask(self, number: int, message: wire.Message) -> None:
-        ask = wire.read_ask(message)
-        prompt, dropped = build_prompt(self._model, ask.messages, ask.max_tokens or ask.reserve)
-
-        def on_end(end: object) -> None:
+        def on_end(end: Completion | GenerationError) -> None:
             self._requests.pop(number, None)
-            self._out.send(wire.end_message(number, end))  # type: ignore[arg-type]
+            self._out.send(wire.end_message(number, end))
 
-        request = self._requests[number] = Request(
-            prompt=prompt,
-            max_tokens=min(ask.max_tokens, self._model.n_ctx - len(prompt)),
-            sampling=ask.sampling,
-            grammar=Grammar(ask.grammar, self._model.vocabulary) if ask.grammar is not None else None,
-            stop=ask.stop,
-            owner=ask.owner,
-            session=ask.session,
-            is_background=ask.is_background,
-            is_prefix=ask.is_prefix,
-            dropped_messages=dropped,
-            on_text=lambda text: self._out.send({"text": text, "of": number}),
-            on_end=on_end,
+        request = request_of(
+            wire.read_ask(message), self._model, lambda text: self._out.send({"text": text, "of": number}), on_end
         )
+        self._requests[number] = request
         self._engine.submit(request)
 
     def _refuse(self, number: int, error: GenerationError) -> None:
