@@ -249,7 +249,15 @@ LONG_PREFIXES = [[ChatMessage("system", f"You are robot {i}. " + "word " * 700)]
 
 
 def engines() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    """Return the engine processes of this test run: not what its fixtures started."""
+    return [child for child in psutil.Process().children() if is_engine(child)]
+
+
+def is_engine(process: psutil.Process) -> bool:
+    try:
+        return process.cmdline()[1:2] == ["-c"]
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
 
 
 async def reading_prefixes(monkeypatch: pytest.MonkeyPatch) -> WorkerHost:
