@@ -55,7 +55,7 @@ from benchmarks.tables import print_ratios, print_table  # noqa: E402
 
 from naila import __version__  # noqa: E402
 
-OMP = {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}
+OMP = {"GOMP_SPINCOUNT": os.environ["GOMP_SPINCOUNT"]}
 ALONE = 3  # conversations of a robot that is alone, in each round
 
 Result = dict[str, Any]
