@@ -15,7 +15,7 @@ from naila.commands.bench import thread_counts
 from naila.inference.shape import SHAPES
 from naila.inference.shape_file import write_shape
 from naila.inference.yardstick import Pace
-from naila.ports import EnginePlan
+from support.plans import small_plan
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -165,18 +165,5 @@ def test_misuse_is_explained(words: list[str], capsys: pytest.CaptureFixture[str
     ],
 )
 def test_threads_worth_comparing(cores: int, planned: tuple[int, int], expected: list[int]) -> None:
-    plan = EnginePlan(
-        n_threads=planned[0],
-        n_threads_batch=planned[1],
-        n_gpu_layers=0,
-        n_ctx=256,
-        n_cells=256,
-        n_sequences=8,
-        n_batch=63,
-        use_mmap=True,
-        acceleration="cpu",
-        needed_bytes=0,
-        available_bytes=0,
-        reasons={},
-    )
+    plan = small_plan(n_threads=planned[0], n_threads_batch=planned[1], n_ctx=256, n_cells=256, n_sequences=8)
     assert thread_counts(cores, plan) == expected

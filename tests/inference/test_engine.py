@@ -26,7 +26,8 @@ from naila.inference.model import Model
 from naila.inference.prefix_cache import as_tokens
 from naila.inference.request import Completion, Request
 from naila.inference.sampling import Grammar, Sampling
-from naila.ports import ChatMessage, EnginePlan
+from naila.ports import ChatMessage
+from support.plans import small_plan
 
 pytestmark = pytest.mark.model
 
@@ -43,30 +44,13 @@ QUESTIONS = [
 ]
 
 
-def plan(*, n_cells: int = 4096, n_sequences: int = 16, n_ctx: int = 1024) -> EnginePlan:
-    return EnginePlan(
-        n_threads=1,
-        n_threads_batch=1,
-        n_gpu_layers=0,
-        n_ctx=n_ctx,
-        n_cells=n_cells,
-        n_sequences=n_sequences,
-        n_batch=63,
-        use_mmap=True,
-        acceleration="cpu",
-        needed_bytes=0,
-        available_bytes=0,
-        reasons={},
-    )
-
-
 class Rig:
     """An engine and what a caller needs around it."""
 
     def __init__(
         self, path: Path, limits: EngineLimits | None = None, keep: KeepPlan | None = None, **room: int
     ) -> None:
-        planned = plan(**room)
+        planned = small_plan(**room)
         self.model = Model(path, planned)
         self.engine = Engine(self.model, limits, open_store(keep, path, planned) if keep is not None else None)
 
@@ -131,7 +115,7 @@ class Reference:
     """llama.cpp alone, without the engine: how sure it is of a token, and how much it differs from itself."""
 
     def __init__(self, path: Path) -> None:
-        self.model = Model(path, plan(n_cells=2048, n_sequences=2))
+        self.model = Model(path, small_plan(n_cells=2048, n_sequences=2))
         self._batch = Batch(63)
 
     def close(self) -> None:

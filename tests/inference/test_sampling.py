@@ -25,7 +25,8 @@ from naila.inference.model import Model
 from naila.inference.prefix_cache import as_tokens
 from naila.inference.request import Completion, Request
 from naila.inference.sampling import Grammar, Sampler, Sampling
-from naila.ports import ChatMessage, EnginePlan
+from naila.ports import ChatMessage
+from support.plans import small_plan
 
 pytestmark = pytest.mark.model
 
@@ -57,26 +58,9 @@ PERHAPS: Schema = {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 1,
 SCHEMAS = [ACTION, POINTS, MOOD, SPEED, PERHAPS]
 
 
-def plan() -> EnginePlan:
-    return EnginePlan(
-        n_threads=1,
-        n_threads_batch=1,
-        n_gpu_layers=0,
-        n_ctx=1024,
-        n_cells=4096,
-        n_sequences=16,
-        n_batch=63,
-        use_mmap=True,
-        acceleration="cpu",
-        needed_bytes=0,
-        available_bytes=0,
-        reasons={},
-    )
-
-
 @pytest.fixture(scope="module")
 def model(model_path: Path) -> Iterator[Model]:
-    made = Model(model_path, plan())
+    made = Model(model_path, small_plan())
     yield made
     made.close()
 
@@ -225,7 +209,7 @@ class Answer:
 
 @pytest.fixture(scope="module")
 def engine(model_path: Path) -> Iterator[tuple[Engine, Model]]:
-    model = Model(model_path, plan())
+    model = Model(model_path, small_plan())
     made = Engine(model)
     yield made, model
     made.close()

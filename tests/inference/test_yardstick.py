@@ -20,22 +20,10 @@ from naila.inference.shape_file import write_shape
 from naila.inference.writers import Writers
 from naila.inference.yardstick import Pace, Yardstick
 from naila.ports import EnginePlan
+from support.plans import small_plan
 
 PACE = Pace(seconds=0.05, rounds=1)
-PLAN = EnginePlan(
-    n_threads=1,
-    n_threads_batch=1,
-    n_gpu_layers=0,
-    n_ctx=1024,
-    n_cells=4096,
-    n_sequences=16,
-    n_batch=63,
-    use_mmap=True,
-    acceleration="cpu",
-    needed_bytes=0,
-    available_bytes=0,
-    reasons={},
-)
+PLAN = small_plan()
 PROMPTS = {f"robot{number}/t": array("i", [number + 1] * 20) for number in range(3)}
 
 

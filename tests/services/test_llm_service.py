@@ -35,6 +35,7 @@ from naila.inference.sampling import Sampling
 from naila.inference.worker_host import WorkerHost
 from naila.ports import Cancellation, ChatMessage, EnginePlan, Generation, ModelHeader, SamplingOptions, TextPiece
 from naila.services.llm_service import LlmService
+from support.plans import small_plan
 from support.robots import until
 
 pytestmark = pytest.mark.model
@@ -46,20 +47,7 @@ LONG = [SYSTEM, ChatMessage("user", "Tell me a very long story about a robot and
 
 
 def plan_for(header: ModelHeader) -> EnginePlan:
-    return EnginePlan(
-        n_threads=1,
-        n_threads_batch=1,
-        n_gpu_layers=0,
-        n_ctx=1024,
-        n_cells=4096,
-        n_sequences=8,
-        n_batch=63,
-        use_mmap=True,
-        acceleration="cpu",
-        needed_bytes=0,
-        available_bytes=0,
-        reasons={"threads": "one, for a test"},
-    )
+    return small_plan(n_sequences=8, reasons={"threads": "one, for a test"})
 
 
 @pytest.fixture(params=["thread", "process"])

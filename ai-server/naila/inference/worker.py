@@ -23,8 +23,6 @@ from naila.inference.kv_store import open_store
 from naila.inference.model import Model
 from naila.inference.request import Completion, Request
 
-_log = logging.getLogger(__name__)
-
 _PR_SET_PDEATHSIG: Final = 1
 _HEARTBEAT_S: Final = 1.0
 
@@ -64,10 +62,8 @@ class _Worker:
                 try:
                     self._ask(number, message)
                 except GenerationError as exc:
-                    self._refuse(number, exc)
-                except Exception as exc:  # noqa: BLE001 - a foreign template may raise whatever it likes
-                    _log.exception("a prompt cannot be put to the engine")
-                    self._refuse(number, GenerationError(f"the prompt cannot be put to the model: {exc}"))
+                    self._requests.pop(number, None)
+                    self._out.send(wire.end_message(number, exc))
             case {"cancel": int(number), "cause": "cancelled" | "deadline" as cause}:
                 if (request := self._requests.get(number)) is not None:
                     self._engine.cancel(request, cause)
@@ -84,10 +80,6 @@ class _Worker:
         )
         self._requests[number] = request
         self._engine.submit(request)
-
-    def _refuse(self, number: int, error: GenerationError) -> None:
-        self._requests.pop(number, None)
-        self._out.send(wire.end_message(number, error))
 
     def heartbeat(self, stop: threading.Event) -> None:
         """Tell the parent, as long as this process lives, how the engine is."""
