@@ -17,7 +17,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
-FOUNDATION = {"errors", "events", "ports"}
+FOUNDATION = {"errors", "events", "fleet", "ports"}
 # Each part of the house and the parts that it may know, besides itself. `services` and `inference` are one adapter.
 MAY_KNOW = {
     **dict.fromkeys(FOUNDATION, FOUNDATION),
@@ -28,8 +28,9 @@ MAY_KNOW = {
     "utils": FOUNDATION | {"config"},
     "services": FOUNDATION | {"config", "inference"},
     "inference": FOUNDATION | {"config"},
-    "orchestration": FOUNDATION | {"config"},
-    "agents": FOUNDATION | {"config", "orchestration"},
+    "understanding": FOUNDATION | {"config"},
+    "orchestration": FOUNDATION | {"config", "understanding"},
+    "agents": FOUNDATION | {"config", "orchestration", "understanding"},
 }
 WIRES = {"server", "commands", "cli", "__main__"}
 
@@ -40,7 +41,7 @@ HOMES = {
     "llama_cpp": {"naila.inference"},
     "numpy": {"naila.inference.sampling"},
     "jinja2": {"naila.inference.chat_format"},
-    "langgraph": {"naila.orchestration.graph"},
+    "langgraph": {"naila.orchestration.graph", "naila.orchestration.wish", "naila.memory.checkpoints"},
     "psutil": {"naila.utils.hardware_detection"},
     "sqlite3": {"naila.memory"},
     "yaml": {"naila.config"},
@@ -48,6 +49,12 @@ HOMES = {
     "pydantic": {"naila.config"},
     "huggingface_hub": {"naila.services"},
     "httpx": {"naila.services"},
+    "jsonschema": {"naila.devices.schema"},
+    "referencing": {"naila.devices.schema"},
+    "pint": {"naila.understanding.quantities"},
+    "text_to_num": {"naila.understanding.numbers"},
+    "rapidfuzz": {"naila.understanding"},
+    "aiosqlite": {"naila.memory.checkpoints"},
     "tqdm": {"naila.services"},
 }
 TOPIC_HOME = "naila.mqtt.topics"

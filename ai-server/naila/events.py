@@ -93,6 +93,77 @@ class DeviceStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a device says that it can do and measures, retained. Its content is checked by `naila.devices`.
+
+    Attributes:
+        device_id: whose, taken from the topic.
+        document: the JSON object; None where the device removed it.
+    """
+
+    device_id: str
+    document: Mapping[str, JsonValue] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """What a device measured.
+
+    Attributes:
+        device_id: who, taken from the topic.
+        values: flat: numbers, booleans and short strings by field.
+    """
+
+    device_id: str
+    values: Mapping[str, float | int | bool | str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionResult:
+    """What a device says became of an action.
+
+    Attributes:
+        device_id: who, taken from the topic.
+        id: the action's id.
+        ok: whether it was done.
+        result: what it returned.
+        error: why it failed.
+    """
+
+    device_id: str
+    id: str
+    ok: bool
+    result: JsonValue = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmergencyStop:
+    """Stop moving, now.
+
+    Attributes:
+        device_id: who, taken from the topic; None: everybody.
+    """
+
+    device_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """A person's answer to a pending action.
+
+    Attributes:
+        device_id: through which device, taken from the topic.
+        id: the pending action's id.
+        approve: yes or no.
+    """
+
+    device_id: str
+    id: str
+    approve: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Tokens of one answer.
 
@@ -134,7 +205,8 @@ class ActionOutcome:
         arguments: as sent.
         ok: what the device said; None while it has not.
         result: what the device returned.
-        error: why it failed.
+        error: why it failed, or was not sent.
+        device_id: which device, where it is not the one that is answered.
     """
 
     id: str
@@ -143,6 +215,7 @@ class ActionOutcome:
     ok: bool | None = None
     result: JsonValue = None
     error: str | None = None
+    device_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +272,54 @@ class StreamItem:
     text: str
     done: bool
     sentence_end: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What a device is to do. Only `naila.devices.dispatcher` makes one.
+
+    Attributes:
+        device_id: who.
+        id: the action's id, which its result names.
+        request_id: the request that it comes from.
+        name: as declared, or `stop`.
+        arguments: checked against the declared schema.
+        expires_at: RFC 3339 UTC; not to be begun after that.
+        seq: counts up for each device; what comes with a lower one is a duplicate or late.
+        ttl_ms: time to live, which is also the message's expiry at the broker; not on the wire.
+    """
+
+    device_id: str
+    id: str
+    request_id: str
+    name: str
+    arguments: Mapping[str, JsonValue]
+    expires_at: str
+    seq: int
+    ttl_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionPending:
+    """An action that waits for a person's `confirm`.
+
+    Attributes:
+        device_id: who asks the person.
+        id: what `confirm` must name.
+        request_id: the request that it comes from.
+        name: of the action.
+        arguments: exactly what would be done.
+        question: to be said to the person.
+        expires_at: RFC 3339 UTC; an approval after that counts for nothing.
+    """
+
+    device_id: str
+    id: str
+    request_id: str
+    name: str
+    arguments: Mapping[str, JsonValue]
+    question: str
+    expires_at: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,5 +430,5 @@ class Alert:
     threshold: float | None = None
 
 
-Inbound = Intent | Cancel | DeviceStatus
-Outbound = Reply | StreamItem | ErrorNotice | BrainStatus | Health | Metrics | Alert
+Inbound = Intent | Cancel | DeviceStatus | Capabilities | Telemetry | ActionResult | EmergencyStop | Confirmation
+Outbound = Reply | StreamItem | Action | ActionPending | ErrorNotice | BrainStatus | Health | Metrics | Alert

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from naila.events import FinishReason, Intent, JsonValue, Outbound, Reply, Usage
+from naila.fleet import FleetView, Outcome, Pending, Proposal
 
 Role = Literal["system", "user", "assistant", "ipython"]
 StopCause = Literal["cancelled", "deadline"]
@@ -133,6 +134,11 @@ class LanguageModel(Protocol):
         """Name of the loaded model."""
         ...
 
+    @property
+    def may_act(self) -> bool:
+        """Whether the loaded model may choose among declared actions, or only talk."""
+        ...
+
     def generate_streaming(
         self,
         messages: Sequence[ChatMessage],
@@ -227,6 +233,62 @@ class ConversationMemory(Protocol):
 
     async def answered(self, device_id: str, request_id: str) -> Reply | None:
         """Return the reply that this request was given before, if it was."""
+        ...
+
+
+class Fleet(Protocol):
+    """The devices, and the only way to move them."""
+
+    def view(self, speaker: str) -> FleetView:
+        """Return the devices that can be spoken of through a device, as they are now."""
+        ...
+
+    async def perform(self, proposal: Proposal, *, cancellation: Cancellation | None = None) -> Outcome:
+        """Put a proposal through the envelope, send it, and wait for what became of it. Does not raise.
+
+        Where a person must approve, the outcome is `pending`, and its question was published; propose it again with
+        `confirmation` set once that person did.
+        """
+        ...
+
+    def pending(self, speaker: str) -> tuple[Pending, ...]:
+        """Return what waits for a person at this device, oldest first."""
+        ...
+
+    async def settle(self, speaker: str, pending_id: str, *, approve: bool) -> Pending:
+        """Take a person's answer to a pending action. An approval is good for one `perform`, until it expires.
+
+        Raises:
+            ContractError: `not_confirmed`: nothing of that id waits for this device, or it has expired or was settled.
+        """
+        ...
+
+    def stop(self, device_id: str | None, *, request_id: str, speaker: str) -> tuple[str, ...]:
+        """Send the emergency stop to one device, or to all; never waits. Return whom it was sent to."""
+        ...
+
+
+class DeviceStore(Protocol):
+    """What is known of devices and pending actions, on disk."""
+
+    async def load_devices(self) -> Mapping[str, Mapping[str, JsonValue]]:
+        """Return the capabilities documents as they were kept, by device id."""
+        ...
+
+    async def keep_device(self, device_id: str, document: Mapping[str, JsonValue] | None) -> None:
+        """Keep a device's capabilities document; None forgets it."""
+        ...
+
+    async def load_pending(self) -> Sequence[Pending]:
+        """Return the actions that wait for a person, oldest first."""
+        ...
+
+    async def keep_pending(self, pending: Pending) -> None:
+        """Keep an action that waits for a person; durable on return."""
+        ...
+
+    async def settle_pending(self, pending_id: str) -> bool:
+        """Use a pending action up, once and for ever; false where it was used up before. Durable on return."""
         ...
 
 
