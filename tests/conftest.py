@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from support.often import HowOften
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "naila"
 
 
@@ -15,6 +17,18 @@ def _needed(variable: str, default: Path) -> Path:
     if not path.is_file():
         pytest.fail(f"{path} is missing: run scripts/test, which fetches it, or set {variable}")
     return path
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let somebody who has time try harder."""
+    parser.addoption("--long", action="store_true", help="repeat endurance tests as often as their full runs ask")
+
+
+@pytest.fixture
+def how_often(request: pytest.FixtureRequest) -> HowOften:
+    """Choose between the count of an everyday run and that of a long one."""
+    is_long = bool(request.config.getoption("--long"))
+    return lambda everyday, long: long if is_long else everyday
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from naila.events import Reply
 from naila.mqtt.device import Device
 from support.brain import Brain, BrainMaker
 from support.mosquitto import Mosquitto
+from support.often import HowOften
 from support.robots import until
 from support.said import ask_of, story
 
@@ -52,14 +53,15 @@ async def first_text(device: Device, request_id: str) -> None:
             return
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 async def test_a_dead_engine_costs_only_the_running_answer_and_heals(
-    broker: Mosquitto, make_brain: BrainMaker, number: signal.Signals
+    broker: Mosquitto, make_brain: BrainMaker, number: signal.Signals, how_often: HowOften
 ) -> None:
     brain = make_brain(broker.port).start()
     async with Device(broker.settings(), "r2") as device:
         await device.wait_for_brain("online")
-        for _ in range(3):
+        for _ in range(how_often(3, 20)):
             running = story("r2")
             device.send(running)
             await first_text(device, running.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 
 from naila.errors import ContextOverflowError, EngineBusyError, EngineFailedError, GenerationError
@@ -26,10 +28,12 @@ from naila.inference.model import Model
 from naila.inference.prefix_cache import as_tokens
 from naila.inference.request import Completion, Request
 from naila.inference.sampling import Grammar, Sampling
-from naila.ports import ChatMessage
+from naila.ports import ChatMessage, StopCause
+from support.often import HowOften
 from support.plans import small_plan
 
 pytestmark = pytest.mark.model
+log = logging.getLogger(__name__)
 
 SYSTEM = ChatMessage("system", "You are a friendly robot. Answer in one short sentence.")
 QUESTIONS = [
@@ -283,6 +287,18 @@ def test_reading_in_only_makes_the_next_request_warm(rig: Rig) -> None:
     assert rig.ask(prompt, session="p/1").end().usage.cached_tokens == len(prompt) - 1
 
 
+def test_text_comes_at_once_and_then_in_pieces_that_are_worth_a_message(model_path: Path) -> None:
+    rig = Rig(model_path, EngineLimits(text_every_s=60))
+    answer = rig.ask(rig.prompt("Tell me a story about a robot."), max_tokens=24)
+    first = Rig(model_path, EngineLimits(text_every_s=0))
+    single = first.ask(first.prompt("Tell me a story about a robot."), max_tokens=24)
+    assert answer.text() == single.text()
+    assert len(single.pieces) > 12
+    assert [answer.pieces[0], len(answer.pieces)] == [single.pieces[0], 2]
+    rig.close()
+    first.close()
+
+
 def test_closing_ends_everything_once(model_path: Path) -> None:
     rig = Rig(model_path, EngineLimits(running=2))
     answers = [rig.ask(rig.prompt(question), max_tokens=500) for question in QUESTIONS]
@@ -292,25 +308,35 @@ def test_closing_ends_everything_once(model_path: Path) -> None:
     assert [answer.ends for answer in answers] == [1] * len(answers)
 
 
-def test_hundreds_of_random_requests_all_end_once_and_give_their_cells_back(model_path: Path) -> None:
+def test_random_requests_all_end_once_give_their_cells_back_and_leave_memory_flat(
+    model_path: Path, how_often: HowOften
+) -> None:
+    rounds = how_often(3, 40)
     rig = Rig(model_path, EngineLimits(running=12, waiting=1000), n_cells=700, n_sequences=8, n_ctx=300)
     chance = random.Random(7)
-    answers = []
-    for number in range(150):
-        prompt = [chance.randrange(20, 40_000) for _ in range(chance.randint(1, 90))]
-        answer = rig.ask(prompt, max_tokens=chance.randint(0, 12), session=f"r{number % 20}/1")
-        if chance.random() < 0.3:
-            threading.Timer(chance.random() * 3, rig.engine.cancel, (answer.request, "deadline")).start()
-        answers.append(answer)
-    reasons = [answer.end().finish_reason for answer in answers]
-    assert len(reasons) == 150
-    assert [answer.ends for answer in answers] == [1] * 150
+    resident: list[int] = []
+    for _ in range(rounds):
+        answers = []
+        for number in range(50):
+            prompt = [chance.randrange(20, 40_000) for _ in range(chance.randint(1, 90))]
+            answer = rig.ask(prompt, max_tokens=chance.randint(0, 12), session=f"r{number % 20}/1")
+            if chance.random() < 0.3:
+                cause: StopCause = chance.choice(("cancelled", "deadline"))
+                threading.Timer(chance.random() * 3, rig.engine.cancel, (answer.request, cause)).start()
+            answers.append(answer)
+        reasons = {answer.end().finish_reason for answer in answers}
+        assert reasons <= {"stop", "length", "cancelled", "deadline"}
+        assert [answer.ends for answer in answers] == [1] * 50
+        resident.append(psutil.Process().memory_info().rss)
     for number in range(20):
         rig.engine.forget(f"r{number}/1")
     rig.ask([7, 8, 9], max_tokens=0).end()
     assert rig.engine.cache_figures.cells_used <= 3
     assert rig.engine.load == (0, 0)
     rig.close()
+    warm = resident[min(9, rounds - 1)]
+    log.info("%d requests: %d bytes resident when warm, %d at the end", 50 * rounds, warm, resident[-1])
+    assert resident[-1] - warm < 8_000_000
 
 
 def test_a_conversation_is_as_warm_after_a_restart_as_before(model_path: Path, tmp_path: Path) -> None:

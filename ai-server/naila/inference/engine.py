@@ -324,8 +324,7 @@ class Engine:
         vocabulary = self._model.vocabulary
         if vocabulary.is_end(token):
             return "stop"
-        if text := job.assembler.feed(vocabulary.decode(token)):
-            job.request.on_text(text)
+        job.write(job.assembler.feed(vocabulary.decode(token)), self._limits.text_every_s)
         if job.assembler.stopped:
             return "stop"
         if job.drawn >= job.request.max_tokens or len(job.tokens) + 1 >= self._model.n_ctx:
@@ -334,8 +333,7 @@ class Engine:
         return None
 
     def _end(self, job: Job, reason: FinishReason) -> None:
-        if rest := job.assembler.finish():
-            job.request.on_text(rest)
+        job.unsaid += job.assembler.finish()
         self._dismiss(job, job.completion(reason))
 
     def _fail(self, jobs: list[Job], error: EngineFailedError) -> None:
@@ -352,6 +350,7 @@ class Engine:
         if not self._running and not self._waiting:
             self._shares.reset()
         try:
+            job.say()
             job.request.on_end(end)
         except Exception:  # noqa: BLE001 - the engine's thread must live
             _log.exception("whoever asked could not be told how the answer ended")

@@ -35,6 +35,8 @@ class Job:
         is_forgotten: its conversation was forgotten meanwhile: its KV must not stay.
         lookup: guesses its next tokens.
         guess: what was guessed for the step that runs.
+        unsaid: text that was written and not passed on yet.
+        said: when text was last passed on; 0 until then.
     """
 
     request: Request
@@ -51,6 +53,8 @@ class Job:
     is_forgotten: bool = False
     lookup: PromptLookup | None = None
     guess: array[int] = field(default_factory=lambda: array("i"))
+    unsaid: str = ""
+    said: float = 0.0
 
     @property
     def owner(self) -> str:
@@ -73,6 +77,19 @@ class Job:
         if self.slot is None:
             raise EngineFailedError("a request without a slot was put into a step")
         return self.slot
+
+    def write(self, text: str, every_s: float) -> None:
+        """Take text that was written; pass it on, unless some was within the last `every_s` seconds."""
+        self.unsaid += text
+        if self.unsaid and time.perf_counter() - self.said >= every_s:
+            self.say()
+
+    def say(self) -> None:
+        """Pass on what was written."""
+        if self.unsaid:
+            text, self.unsaid = self.unsaid, ""
+            self.said = time.perf_counter()
+            self.request.on_text(text)
 
     def completion(self, reason: FinishReason) -> Completion:
         """Return the account of a request that ends now."""
@@ -122,8 +139,11 @@ class EngineLimits:
         running: most requests worked on at once.
         waiting: most requests that wait; then `EngineBusyError`.
         speculation: guess tokens where it pays, always (to try it), or never.
+        text_every_s: seconds between two pieces of an answer's text, after the first piece, which comes at once. Each
+            piece costs daemon, broker and device a message, all on the cores that decode.
     """
 
     running: int = 32
     waiting: int = 256
     speculation: Literal["auto", "always", "off"] = "auto"
+    text_every_s: float = 0.1
