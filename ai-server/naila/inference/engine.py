@@ -25,6 +25,7 @@ from naila.errors import EngineFailedError, GenerationError
 from naila.events import FinishReason
 from naila.inference.backend import native_log
 from naila.inference.batch import Batch
+from naila.inference.draft import Draft
 from naila.inference.intake import Intake
 from naila.inference.job import EngineFigures, EngineLimits, Job
 from naila.inference.kv import NativeKv
@@ -34,7 +35,7 @@ from naila.inference.prefix_cache import CacheFigures, Slot, belongs
 from naila.inference.request import Completion, Request
 from naila.inference.sampling import Sampler
 from naila.inference.scheduler import FairShares, share_step
-from naila.inference.speculation import PromptLookup, StepCost
+from naila.inference.speculation import PromptLookup, Speculation, StepCost
 from naila.inference.text import TextAssembler
 from naila.inference.warmth import Warmth
 from naila.ports import StopCause
@@ -52,8 +53,15 @@ _NOTHING: Final = array("i")
 class Engine:
     """Works from construction to `close`."""
 
-    def __init__(self, model: Model, limits: EngineLimits | None = None, store: KvStore | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        limits: EngineLimits | None = None,
+        store: KvStore | None = None,
+        draft: Draft | None = None,
+    ) -> None:
         self._model = model
+        self._draft = draft
         self._limits = limits or EngineLimits()
         self._batch = Batch(model.n_batch)
         self._warmth = Warmth(NativeKv(model), store, cells=model.n_cells, sequences=model.n_sequences)
@@ -120,6 +128,8 @@ class Engine:
         self._intake.close()
         self._thread.join()
         self._batch.close()
+        if self._draft is not None:
+            self._draft.close()
 
     def _run(self) -> None:
         while not self._is_done():
@@ -163,15 +173,17 @@ class Engine:
             sampler=Sampler(request.sampling, request.grammar),
             assembler=TextAssembler(request.stop),
             submitted=time.perf_counter(),
-            lookup=self._lookup(),
+            speculation=self._speculation(),
         )
 
-    def _lookup(self) -> PromptLookup | None:
+    def _speculation(self) -> Speculation | None:
         mode = self._limits.speculation
         # A recurrent state cannot be rolled back to before a wrong guess.
         if mode == "off" or self._model.is_recurrent:
             return None
-        return PromptLookup(self._cost if mode == "auto" else None)
+        cost = self._cost if mode == "auto" else None
+        draft = (self._draft.guesser(cost),) if self._draft is not None else ()
+        return Speculation(PromptLookup(cost), *draft)
 
     def _forget(self, session: str) -> None:
         """Drop a conversation, now where nobody works on it, else as soon as that ends."""
@@ -247,16 +259,16 @@ class Engine:
     def _guess(self, jobs: list[Job], room: int) -> None:
         """Guess on for whoever writes, while few do: where many write, a step is well used already."""
         for job in jobs:
-            is_writing = job.unread == 1 and job.lookup is not None and len(jobs) <= _FEW
+            is_writing = job.unread == 1 and len(jobs) <= _FEW
             left = min(room, job.request.max_tokens - job.drawn - 1, self._model.n_ctx - len(job.tokens) - 1)
-            job.guess = job.lookup.guess(job.tokens, left) if is_writing and job.lookup else _NOTHING
+            job.guess = job.speculation.guess(job.tokens, left) if is_writing and job.speculation else _NOTHING
             room -= len(job.guess)
 
     def _make_do(self, plan: list[tuple[Job, int]]) -> None:
         """Do without what can be done without, so that the next step has room."""
         if any(job.guess for job, _ in plan):
             for job, _ in plan:
-                job.lookup = None
+                job.give_up_guessing()
         elif len(self._running) > 1:
             self._preempt()
         elif not self._cache.unpin():
@@ -311,8 +323,8 @@ class Engine:
             self._cache.cut(job.place, min(held + taken, len(job.tokens)))
             self.figures.guessed += len(guess)
             self.figures.taken += taken
-            if job.lookup is not None:
-                job.lookup.learn(len(guess), taken)
+            if job.speculation is not None:
+                job.speculation.learn(len(guess), taken)
         if reason is not None:
             self._end(job, reason)
 
@@ -345,6 +357,7 @@ class Engine:
     def _dismiss(self, job: Job, end: Completion | GenerationError) -> None:
         (self._running if job in self._running else self._waiting).remove(job)
         self._leave(job)
+        job.give_up_guessing()
         job.sampler.close()
         self._intake.release()
         if not self._running and not self._waiting:

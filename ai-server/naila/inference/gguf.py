@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -176,8 +177,8 @@ def _parse(path: Path, data: mmap.mmap) -> ModelHeader:
         for _ in range(n_keys):
             key = reader.string()
             metadata[key] = reader.value(int(reader.scalar(_SCALARS[4])))
-        expected = _expected_size(reader, n_tensors, int(_number(metadata, "general.alignment", 32)))
-        header = _header(path, len(data), metadata)
+        expected, weights = _tensors(reader, n_tensors, int(_number(metadata, "general.alignment", 32)))
+        header = replace(_header(path, len(data), metadata), n_parameters=weights)
     except _PastEndError as exc:
         raise _truncated(path, len(data), exc.offset) from exc
     except (ValueError, struct.error, OverflowError, MemoryError) as exc:
@@ -197,11 +198,11 @@ def _truncated(path: Path, size: int, expected: int) -> ModelTruncatedError:
     )
 
 
-def _expected_size(reader: _Reader, n_tensors: int, alignment: int) -> int:
-    """Return the bytes that a file with these tensors has at least."""
+def _tensors(reader: _Reader, n_tensors: int, alignment: int) -> tuple[int, int]:
+    """Return the bytes that a file with these tensors has at least, and how many weights they hold."""
     if not 0 < alignment <= 1 << 20:
         raise ValueError(f"alignment {alignment}")
-    end = 0
+    end = held = 0
     for _ in range(n_tensors):
         name = reader.string()
         n_dims = int(reader.scalar(_SCALARS[4]))
@@ -211,10 +212,11 @@ def _expected_size(reader: _Reader, n_tensors: int, alignment: int) -> int:
         for _ in range(n_dims):
             weights *= reader.count()
         per_block, block_bytes = BLOCKS.get(int(reader.scalar(_SCALARS[4])), (1, 0))
+        held += weights
         end = max(end, reader.count() + weights // per_block * block_bytes)
     if not n_tensors:
-        return reader.offset
-    return -(-reader.offset // alignment) * alignment + end
+        return reader.offset, 0
+    return -(-reader.offset // alignment) * alignment + end, held
 
 
 def _header(path: Path, size: int, metadata: dict[str, _Value]) -> ModelHeader:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 from naila.errors import EngineFailedError, GenerationError
+from naila.inference.draft import open_draft
 from naila.inference.engine import Engine
 from naila.inference.job import EngineLimits
 from naila.inference.kv_store import KeepPlan, open_store
@@ -146,7 +147,8 @@ class LocalHost:
         model = await asyncio.to_thread(Model, path, plan, on_progress=on_progress)
         try:
             store = await asyncio.to_thread(open_store, keep, path, plan) if keep is not None else None
-            return cls(model, Engine(model, limits, store))
+            draft = await asyncio.to_thread(open_draft, limits.draft, plan, model)
+            return cls(model, Engine(model, limits, store, draft))
         except BaseException:
             await asyncio.to_thread(model.close)
             raise

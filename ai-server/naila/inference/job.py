@@ -12,7 +12,7 @@ from naila.events import FinishReason, Usage
 from naila.inference.prefix_cache import Slot
 from naila.inference.request import Completion, Request
 from naila.inference.sampling import Sampler
-from naila.inference.speculation import PromptLookup
+from naila.inference.speculation import Speculation
 from naila.inference.text import TextAssembler
 
 
@@ -33,7 +33,7 @@ class Job:
         first: when it drew its first token; 0 until then.
         drawn: tokens drawn.
         is_forgotten: its conversation was forgotten meanwhile: its KV must not stay.
-        lookup: guesses its next tokens.
+        speculation: guesses its next tokens.
         guess: what was guessed for the step that runs.
         unsaid: text that was written and not passed on yet.
         said: when text was last passed on; 0 until then.
@@ -51,7 +51,7 @@ class Job:
     first: float = 0.0
     drawn: int = 0
     is_forgotten: bool = False
-    lookup: PromptLookup | None = None
+    speculation: Speculation | None = None
     guess: array[int] = field(default_factory=lambda: array("i"))
     unsaid: str = ""
     said: float = 0.0
@@ -77,6 +77,12 @@ class Job:
         if self.slot is None:
             raise EngineFailedError("a request without a slot was put into a step")
         return self.slot
+
+    def give_up_guessing(self) -> None:
+        """Go on without guesses."""
+        if self.speculation is not None:
+            self.speculation.close()
+            self.speculation = None
 
     def write(self, text: str, every_s: float) -> None:
         """Take text that was written; pass it on, unless some was within the last `every_s` seconds."""
@@ -139,6 +145,7 @@ class EngineLimits:
         running: most requests worked on at once.
         waiting: most requests that wait; then `EngineBusyError`.
         speculation: guess tokens where it pays, always (to try it), or never.
+        draft: file of a draft model, if one is to guess.
         text_every_s: seconds between two pieces of an answer's text, after the first piece, which comes at once. Each
             piece costs daemon, broker and device a message, all on the cores that decode.
     """
@@ -146,4 +153,5 @@ class EngineLimits:
     running: int = 32
     waiting: int = 256
     speculation: Literal["auto", "always", "off"] = "auto"
+    draft: str | None = None
     text_every_s: float = 0.1

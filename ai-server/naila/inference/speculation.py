@@ -1,8 +1,9 @@
 """Guessing what comes next, to have several tokens checked in one step instead of one drawn in each.
 
 Prompt lookup: what followed the last few tokens where they stood before will often follow again, in quotes, names,
-numbers and JSON. A guess costs a few more rows in a step and can't change the answer: each token is still drawn from
-the model's own logits, and what was guessed wrong is dropped. Where guesses don't pay for themselves they stop.
+numbers and JSON. Where it finds nothing, a draft model may guess (`naila.inference.draft`), if one is configured. A
+guess costs a few more rows in a step and can't change the answer: each token is still drawn from the model's own
+logits, and what was guessed wrong is dropped. Where guesses don't pay for themselves they stop.
 
 Source: Saxena, "Prompt Lookup Decoding", 2023; Leviathan et al., "Fast Inference from Transformers via Speculative
 Decoding", ICML 2023.
@@ -11,10 +12,11 @@ Decoding", ICML 2023.
 from __future__ import annotations
 
 from array import array
-from typing import Final
+from typing import Final, Protocol
+
+LONGEST: Final = 6
 
 _NGRAM: Final = 3
-_LONGEST: Final = 6
 _TRIAL: Final = 8
 _FAR_BACK: Final = 4096
 _MANY: Final = 16
@@ -53,9 +55,75 @@ class StepCost:
         """The cost; 1 where it is not known yet."""
         return min(1.0, self._row / self._single) if self._single and self._row else 1.0
 
+    def of(self, seconds: float) -> float:
+        """Return what so many seconds cost; 1 where it is not known yet."""
+        return seconds / self._single if self._single else 1.0
+
+
+class Guesser(Protocol):
+    """One request's way to guess."""
+
+    def guess(self, tokens: array[int], room: int) -> array[int]:
+        """Return what may follow, at most `room` tokens; nothing where nothing is known or guesses don't pay."""
+        ...
+
+    def learn(self, guessed: int, taken: int) -> None:
+        """Note how many guessed tokens came true."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds; it guesses no more."""
+        ...
+
+
+class Record:
+    """How often guesses came true, and whether that pays."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._guessed = 0
+        self._taken = 0
+
+    def learn(self, guessed: int, taken: int) -> None:
+        """Note how many guessed tokens came true."""
+        self._steps += 1
+        self._guessed += guessed
+        self._taken += taken
+
+    def pays(self, cost: float) -> bool:
+        """Whether to go on, where a guessed token costs so much of a step."""
+        return cost < _HOPELESS and (self._steps < _TRIAL or self._taken >= self._guessed * cost)
+
+
+class Speculation:
+    """One request's guessers: the first that guesses anything is the one that learns."""
+
+    def __init__(self, *guessers: Guesser) -> None:
+        self._guessers = guessers
+        self._last: Guesser | None = None
+
+    def guess(self, tokens: array[int], room: int) -> array[int]:
+        """Return what may follow, at most `room` tokens."""
+        for guesser in self._guessers if room > 0 else ():
+            if guess := guesser.guess(tokens, room):
+                self._last = guesser
+                return guess
+        return array("i")
+
+    def learn(self, guessed: int, taken: int) -> None:
+        """Note how many guessed tokens came true."""
+        if self._last is not None:
+            self._last.learn(guessed, taken)
+
+    def close(self) -> None:
+        """Give back what is held; nothing is guessed any more."""
+        for guesser in self._guessers:
+            guesser.close()
+        self._guessers = ()
+
 
 class PromptLookup:
-    """One request's guesses, and whether they pay."""
+    """Guesses from what the prompt and the answer already say."""
 
     def __init__(self, cost: StepCost | None) -> None:
         """Begin without experience.
@@ -64,13 +132,11 @@ class PromptLookup:
             cost: what a guess costs; None takes it for nothing.
         """
         self._cost = cost
-        self._steps = 0
-        self._guessed = 0
-        self._taken = 0
+        self._record = Record()
 
     def guess(self, tokens: array[int], room: int) -> array[int]:
         """Return what may follow, at most `room` tokens; nothing where nothing is known or guesses don't pay."""
-        longest = min(room, _LONGEST)
+        longest = min(room, LONGEST)
         if longest < 1 or len(tokens) <= _NGRAM or not self._pays:
             return array("i")
         begin = max(0, len(tokens) - _FAR_BACK)
@@ -79,14 +145,14 @@ class PromptLookup:
 
     def learn(self, guessed: int, taken: int) -> None:
         """Note how many guessed tokens came true."""
-        self._steps += 1
-        self._guessed += guessed
-        self._taken += taken
+        self._record.learn(guessed, taken)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     @property
     def _pays(self) -> bool:
-        cost = self._cost.row if self._cost is not None else 0.0
-        return cost < _HOPELESS and (self._steps < _TRIAL or self._taken >= self._guessed * cost)
+        return self._record.pays(self._cost.row if self._cost is not None else 0.0)
 
 
 def _rfind(tokens: array[int], wanted: array[int]) -> int:

@@ -132,6 +132,13 @@ class Vocabulary:
             return self.decode(token)
         return buffer.raw[:size]
 
+    def is_like(self, other: Vocabulary) -> bool:
+        """Whether every token is the same in both, so that the tokens of one can be given to the other's model."""
+        return self.size == other.size and all(
+            llama_cpp.llama_vocab_get_text(self.native, token) == llama_cpp.llama_vocab_get_text(other.native, token)
+            for token in range(self.size)
+        )
+
     def is_end(self, token: int) -> bool:
         """Tell whether the model ends its turn with this token."""
         return bool(llama_cpp.llama_vocab_is_eog(self.native, token))

@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 
 from naila.errors import GenerationError, ModelError
 from naila.inference import wire
+from naila.inference.draft import open_draft
 from naila.inference.engine import Engine
 from naila.inference.host import engine_figures, request_of
 from naila.inference.kv_store import open_store
@@ -105,7 +106,8 @@ def main() -> int:
             out.send({"failed": str(exc)})
             return 1
         freeing.callback(model.close)
-        engine = Engine(model, limits, open_store(keep, path, plan) if keep is not None else None)
+        store = open_store(keep, path, plan) if keep is not None else None
+        engine = Engine(model, limits, store, open_draft(limits.draft, plan, model))
         worker, stop = _Worker(model, engine, out), threading.Event()
         heart = threading.Thread(target=worker.heartbeat, args=(stop,), name="heartbeat", daemon=True)
         heart.start()
