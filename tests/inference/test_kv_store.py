@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Iterator[KvStore]:
 
 
 def keep(store: KvStore, session: str | None, tokens: array[int], state: bytes = b"state" * 20) -> None:
-    assert store.save(session, tokens, state)
+    assert store.save(session, tokens, 0, state)
     store.flush()
 
 
@@ -132,9 +132,9 @@ def test_a_file_cut_off_anywhere_is_removed(store: KvStore, tmp_path: Path, size
 
 def with_header(**changes: object) -> bytes:
     """Return a file with a header that says what no store would write."""
-    fields = {"fingerprint": PRINT, "session": "a/1", "tokens": 2, "size": 4, "crc32": 1, **changes}
+    fields = {"fingerprint": PRINT, "session": "a/1", "tokens": 2, "public": 1, "size": 4, "crc32": 1, **changes}
     header = json.dumps({name: value for name, value in fields.items() if value != "missing"}).encode()
-    return b"NAILAKV1" + len(header).to_bytes(4, "little") + header + bytes(12)
+    return b"NAILAKV2" + len(header).to_bytes(4, "little") + header + bytes(12)
 
 
 def opens(data: bytes) -> bool:
@@ -166,6 +166,9 @@ def test_a_header_with_the_right_types_is_taken() -> None:
         {"tokens": 2.0},
         {"tokens": True},
         {"tokens": -1, "size": 16},
+        {"public": 3},
+        {"public": -1},
+        {"public": "missing"},
         {"size": -4, "tokens": 4},
         {"crc32": None},
         {"crc32": "missing"},
@@ -187,11 +190,11 @@ def test_no_bytes_keep_a_store_from_opening(data: bytes) -> None:
 @given(st.binary(max_size=300))
 @settings(max_examples=60, deadline=None)
 def test_no_header_keeps_a_store_from_opening(header: bytes) -> None:
-    assert not opens(b"NAILAKV1" + len(header).to_bytes(4, "little") + header)
+    assert not opens(b"NAILAKV2" + len(header).to_bytes(4, "little") + header)
 
 
 def test_no_nesting_keeps_a_store_from_opening() -> None:
-    assert not opens(b"NAILAKV1" + (65_000).to_bytes(4, "little") + b"[" * 65_000)
+    assert not opens(b"NAILAKV2" + (65_000).to_bytes(4, "little") + b"[" * 65_000)
 
 
 def test_a_file_given_to_another_conversation_is_not_read(store: KvStore, tmp_path: Path) -> None:
@@ -210,9 +213,9 @@ class SlowStore(KvStore):
 
     may_write = threading.Event()
 
-    def _write(self, session: str | None, tokens: array[int], state: bytes) -> None:
+    def _write(self, session: str | None, tokens: array[int], public: int, state: bytes) -> None:
         assert self.may_write.wait(30)
-        super()._write(session, tokens, state)
+        super()._write(session, tokens, public, state)
 
 
 def test_a_burst_is_taken_until_the_writer_has_too_many_bytes_to_write(tmp_path: Path) -> None:
@@ -220,12 +223,12 @@ def test_a_burst_is_taken_until_the_writer_has_too_many_bytes_to_write(tmp_path:
     store = SlowStore(tmp_path / "slow", PRINT, budget_bytes=2**40)
     for number in range(40):
         assert store.has_room(100)
-        assert store.save(f"r{number}/1", TOKENS, bytes(100))
+        assert store.save(f"r{number}/1", TOKENS, 0, bytes(100))
     assert not store.has_room(2**28)
     for number in range(40, 64):
-        assert store.save(f"r{number}/1", TOKENS, bytes(100))
+        assert store.save(f"r{number}/1", TOKENS, 0, bytes(100))
     assert not store.has_room(100)
-    assert not store.save("late/1", TOKENS, bytes(100))
+    assert not store.save("late/1", TOKENS, 0, bytes(100))
     SlowStore.may_write.set()
     store.flush()
     assert store.has_room(2**30)  # whatever its size, one fits

@@ -30,6 +30,7 @@ class FakeKv(NativeKv):
 
     def __init__(self) -> None:
         self.lengths: dict[int, int] = {}
+        self.bytes_per_token = 1
         self.copies = 0
         self.refuses = 0
 
@@ -48,7 +49,7 @@ class FakeKv(NativeKv):
         return True
 
     def state_size(self, sequence: int) -> int:
-        return self.lengths[sequence]
+        return self.lengths[sequence] * self.bytes_per_token
 
     def state(self, sequence: int) -> bytes | None:
         self.copies += 1
@@ -69,13 +70,15 @@ class Rig:
     def __init__(self, folder: Path, cells: int = 1000) -> None:
         self.kv = FakeKv()
         self.store = KvStore(folder / "kv", "f" * 64, budget_bytes=10**9)
-        self.warmth = Warmth(self.kv, self.store, cells=cells, sequences=8)
+        self.now = 0.0
+        self.warmth = Warmth(self.kv, self.store, cells=cells, sequences=8, clock=lambda: self.now)
         self.cache = self.warmth.cache
         self.opening = self.work(OPENING, None)
         self.cache.pin(self.opening)
 
     def on_disk(self, tokens: list[int], session: str | None) -> None:
-        assert self.store.save(session, as_tokens(tokens), bytes(len(tokens)))
+        public = len(tokens) if session is None else len(OPENING) if tokens[:100] == OPENING else 0
+        assert self.store.save(session, as_tokens(tokens), public, bytes(len(tokens)))
         self.store.flush()
 
     def claim(self, tokens: list[int], session: str | None) -> Slot:
@@ -93,6 +96,13 @@ class Rig:
         self.extend(slot, tokens[len(slot.tokens) :])
         self.cache.release(slot)
         return slot
+
+    def shelve(self, after_s: float = 10.0) -> None:
+        """Let time pass, and everything leave memory that will."""
+        self.now += after_s
+        for _ in range(20):
+            self.warmth.shelve()
+            self.store.flush()
 
     def recall(self, slot: Slot, tokens: list[int], session: str | None) -> None:
         self.warmth.recall(slot, as_tokens(tokens), session)
@@ -116,6 +126,54 @@ def test_what_is_read_back_shares_the_opening_again(rig: Rig) -> None:
     assert slot.cells[:100] == rig.opening.cells
     assert rig.cache.figures.cells_used == 180
     assert (slot.kept, slot.public, rig.warmth.restored) == (180, 100, 1)
+
+
+def test_what_nobody_uses_leaves_memory_and_is_as_warm_as_before(rig: Rig) -> None:
+    rig.work(STORY, "a/1")
+    rig.shelve()
+    assert rig.cache.figures.cells_used == 0
+    slot = rig.claim([*STORY, 5], "a/1")
+    assert len(slot.tokens) == 0
+    rig.recall(slot, [*STORY, 5], "a/1")
+    assert slot.tokens == as_tokens(STORY)
+    assert (slot.public, rig.warmth.restored) == (100, 1)
+
+
+def test_after_a_shelf_the_opening_is_shared_again(rig: Rig) -> None:
+    rig.work(STORY, "a/1")
+    rig.work([*OPENING, *range(3000, 3050)], "b/1")
+    rig.shelve()
+    for session, words in (("a/1", STORY), ("b/1", [*OPENING, *range(3000, 3050)])):
+        slot = rig.claim([*words, 5], session)
+        rig.recall(slot, [*words, 5], session)
+        assert list(slot.tokens) == words
+    assert rig.cache.figures.cells_used == 100 + 80 + 50
+
+
+def test_what_is_in_use_or_was_just_now_stays_in_memory(rig: Rig) -> None:
+    busy = rig.claim(STORY, "a/1")
+    rig.extend(busy, STORY[len(busy.tokens) :])
+    rig.shelve(0.5)
+    assert rig.cache.figures.cells_used == 180
+    rig.shelve()
+    assert list(busy.tokens) == STORY
+
+
+def test_what_cannot_be_written_stays_in_memory(rig: Rig) -> None:
+    rig.work(STORY, "a/1")
+    rig.store.close()
+    rig.now += 10
+    for _ in range(5):
+        rig.warmth.shelve()
+    assert rig.cache.figures.cells_used == 180
+    assert rig.kv.copies <= 2
+
+
+def test_what_takes_long_to_read_back_stays_in_memory(rig: Rig) -> None:
+    rig.kv.bytes_per_token = 2**20
+    rig.work(STORY, "a/1")
+    rig.shelve()
+    assert rig.cache.figures.cells_used == 180
 
 
 def test_an_opening_read_back_from_disk_is_everybodys(rig: Rig) -> None:

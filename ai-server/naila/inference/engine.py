@@ -46,6 +46,7 @@ _NO_ROOM: Final = 1
 _ABORTED: Final = 2
 _GROWTH: Final = 8
 _IDLE_S: Final = 1.0
+_SHELVE_EVERY_S: Final = 0.25
 _FEW: Final = 2
 _NOTHING: Final = array("i")
 
@@ -77,7 +78,7 @@ class Engine:
         self._waiting: list[Job] = []
         self._running: list[Job] = []
         self.figures = EngineFigures()
-        self._last_step = time.monotonic()
+        self._last_step = self._last_shelved = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="naila-engine", daemon=True)
         self._thread.start()
 
@@ -163,6 +164,9 @@ class Engine:
         except queue.Empty:
             if not has_work:
                 self._warmth.keep_one()
+        if (now := time.monotonic()) - self._last_shelved > _SHELVE_EVERY_S:
+            self._last_shelved = now
+            self._warmth.shelve()
 
     def _job(self, request: Request) -> Job:
         self._shares.enter(request.owner, {job.owner for job in [*self._running, *self._waiting]})

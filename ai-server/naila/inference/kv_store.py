@@ -2,8 +2,9 @@
 
 One file a sequence, in a folder that only the daemon's user can read:
 
-    "NAILAKV1" · header length (4 bytes) · header (JSON: fingerprint, session, number of tokens, size of the state,
-    CRC-32 of these and of what follows) · tokens (4 bytes each) · the state, as `llama_state_seq_get_data` gives it
+    "NAILAKV2" · header length (4 bytes) · header (JSON: fingerprint, session, number of tokens, how many of the first
+    are everybody's, size of the state, CRC-32 of these and of what follows) · tokens (4 bytes each) · the state, as
+    `llama_state_seq_get_data` gives it
 
 The fingerprint stands for everything that the state depends on: the model's content, the context's parameters, the
 version of llama.cpp. A file with another one, or that is damaged, is removed. Files are written by a thread of their
@@ -36,7 +37,7 @@ from naila.ports import EnginePlan
 
 _log = logging.getLogger(__name__)
 
-_MAGIC: Final = b"NAILAKV1"
+_MAGIC: Final = b"NAILAKV2"
 _SUFFIX: Final = ".kv"
 _MAX_HEADER: Final = 65_536
 _MAX_QUEUED: Final = 64
@@ -66,12 +67,14 @@ class Saved:
         path: its file.
         session: whose conversation it is; None for a prefix that all share.
         tokens: what it holds.
+        public: how many of its first tokens are no device's own.
         size: bytes of the file.
     """
 
     path: Path
     session: str | None
     tokens: array[int]
+    public: int
     size: int
 
 
@@ -83,12 +86,14 @@ class _Header:
         fingerprint: what its state depends on.
         session: whose conversation it is; None for a prefix that all share.
         tokens: how many tokens it holds.
+        public: how many of its first tokens are no device's own.
         size: bytes of its state.
     """
 
     fingerprint: str
     session: str | None
     tokens: int
+    public: int
     size: int
 
     def checksum(self, *parts: bytes) -> int:
@@ -170,7 +175,7 @@ class KvStore:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         self._saved: dict[Path, Saved] = {saved.path: saved for saved in self._scan()}
-        self._writes: queue.Queue[tuple[str | None, array[int], bytes] | None] = queue.Queue()
+        self._writes: queue.Queue[tuple[str | None, array[int], int, bytes] | None] = queue.Queue()
         self._queued = 0
         self._queued_bytes = 0
         self._writer = threading.Thread(target=self._write_all, name="naila-kv-writer", daemon=True)
@@ -212,14 +217,14 @@ class KvStore:
         with self._lock:
             return not self._queued or (self._queued < _MAX_QUEUED and self._queued_bytes + size <= _MAX_QUEUED_BYTES)
 
-    def save(self, session: str | None, tokens: array[int], state: bytes) -> bool:
+    def save(self, session: str | None, tokens: array[int], public: int, state: bytes) -> bool:
         """Have a state written, soon; False where the writer has too much to do: then it is not kept."""
         if not self.has_room(len(state)):
             return False
         with self._lock:
             self._queued += 1
             self._queued_bytes += len(state)
-        self._writes.put((session, array("i", tokens), state))
+        self._writes.put((session, array("i", tokens), public, state))
         return True
 
     def forget(self, session: str) -> None:
@@ -247,12 +252,12 @@ class KvStore:
             finally:
                 with self._lock:
                     self._queued -= 1
-                    self._queued_bytes -= len(item[2])
+                    self._queued_bytes -= len(item[3])
                 self._writes.task_done()
         self._writes.task_done()
 
-    def _write(self, session: str | None, tokens: array[int], state: bytes) -> None:
-        fields = _Header(self._fingerprint, session, len(tokens), len(state))
+    def _write(self, session: str | None, tokens: array[int], public: int, state: bytes) -> None:
+        fields = _Header(self._fingerprint, session, len(tokens), public, len(state))
         words = tokens.tobytes()
         header = json.dumps({**asdict(fields), "crc32": fields.checksum(words, state)}).encode()
         path = self._folder / f"{secrets.token_hex(8)}{_SUFFIX}"
@@ -268,7 +273,7 @@ class KvStore:
         except OSError:
             part.unlink(missing_ok=True)
             raise
-        saved = Saved(path, session, tokens, size)
+        saved = Saved(path, session, tokens, public, size)
         with self._lock:
             # What a longer state of the same conversation contains need not be kept.
             older = [
@@ -323,7 +328,7 @@ class KvStore:
             file.seek(start)
             tokens = array("i")
             tokens.fromfile(file, header.tokens)
-        return Saved(path, header.session, tokens, size)
+        return Saved(path, header.session, tokens, header.public, size)
 
 
 def _header(data: bytes) -> tuple[_Header, int, int]:
@@ -337,8 +342,8 @@ def _header(data: bytes) -> tuple[_Header, int, int]:
     values: dict[str, Any] = json.loads(data[start : start + size])
     crc = values.pop("crc32")
     header = _Header(**values)
-    numbers = (header.tokens, header.size, crc)
-    if not all(type(number) is int and number >= 0 for number in numbers):
+    numbers = (header.tokens, header.public, header.size, crc)
+    if not all(type(number) is int and number >= 0 for number in numbers) or header.public > header.tokens:
         raise ValueError("a number in the header is none")
     if not isinstance(header.fingerprint, str) or not isinstance(header.session, str | None):
         raise ValueError("a name in the header is none")  # noqa: TRY004

@@ -7,6 +7,7 @@ live in one pool of cells, and a cell that several sequences share is there once
 from __future__ import annotations
 
 import itertools
+import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -47,6 +48,7 @@ class Slot:
         busy: a request works in it now.
         pinned: never evicted.
         used_at: when it was last used, in uses of the cache.
+        idle_since: the same on the monotonic clock, in seconds.
         kept: how many of its tokens were saved on disk.
         public: how many of its first tokens are no device's own: they were read in as a prefix for all.
     """
@@ -58,6 +60,7 @@ class Slot:
     busy: bool = False
     pinned: bool = False
     used_at: int = 0
+    idle_since: float = 0.0
     kept: int = 0
     public: int = 0
 
@@ -96,6 +99,7 @@ class PrefixCache:
         sequences: int,
         on_evict: Callable[[Slot], None] = lambda _: None,
         is_lost: Callable[[Slot], bool] = lambda _: False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make an empty cache.
 
@@ -105,10 +109,12 @@ class PrefixCache:
             sequences: how many sequences there are.
             on_evict: told of a slot that leaves for want of space, while it still holds everything.
             is_lost: tells whether what a slot holds would be lost if it left now; others leave before it.
+            clock: seconds that never jump.
         """
         self._memory = memory
         self._on_evict = on_evict
         self._is_lost = is_lost
+        self._clock = clock
         self._cells = cells
         self.slots: Final = [Slot(id=number) for number in range(sequences)]
         self._holders: Counter[int] = Counter()
@@ -144,6 +150,7 @@ class PrefixCache:
             slot = target
             if source is not None and source.tokens:
                 self.share(source, slot, common)
+                self.touch(source)
         slot.busy = True
         slot.session = session
         self.touch(slot)
@@ -233,6 +240,7 @@ class PrefixCache:
         """Note that a slot is used now."""
         self._uses += 1
         slot.used_at = self._uses
+        slot.idle_since = self._clock()
 
     def rollback(self, slot: Slot) -> None:
         """Bring the native memory back to what the slot is known to hold, whatever a decode left behind."""
@@ -252,6 +260,11 @@ class PrefixCache:
     def idle(self) -> list[Slot]:
         """Return the slots that hold something and are not worked in, the least recently used first."""
         return sorted((s for s in self.slots if s.tokens and not s.busy), key=lambda slot: slot.used_at)
+
+    def unused(self, seconds: float) -> list[Slot]:
+        """Return the slots that hold something and that nobody has used for so long, the least recently used first."""
+        until = self._clock() - seconds
+        return [slot for slot in self.idle() if slot.idle_since <= until]
 
     def _longest(self, prompt: array[int], session: str | None) -> tuple[Slot | None, int]:
         best, best_rank = None, (0, False, False, 0)

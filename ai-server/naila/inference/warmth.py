@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from array import array
+from collections.abc import Callable
 from typing import Final
 
 from naila.inference.kv import NativeKv
@@ -10,6 +12,8 @@ from naila.inference.kv_store import KvStore, Saved
 from naila.inference.prefix_cache import PrefixCache, Slot
 
 _WORTH_KEEPING: Final = 16  # fewer tokens are read again sooner than from a file
+_SHELVED_AFTER_S: Final = 1.0
+_SOON_READ_BYTES: Final = 32 * 2**20  # read back within about ten milliseconds
 
 
 class Warmth:
@@ -20,10 +24,20 @@ class Warmth:
         restored: how many conversations were read back, since the start.
     """
 
-    def __init__(self, kv: NativeKv, store: KvStore | None, *, cells: int, sequences: int) -> None:
+    def __init__(
+        self,
+        kv: NativeKv,
+        store: KvStore | None,
+        *,
+        cells: int,
+        sequences: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._kv = kv
         self._store = store
-        self.cache: Final = PrefixCache(kv, cells=cells, sequences=sequences, on_evict=self.keep, is_lost=self._is_lost)
+        self.cache: Final = PrefixCache(
+            kv, cells=cells, sequences=sequences, on_evict=self.keep, is_lost=self._is_lost, clock=clock
+        )
         self.restored = 0
 
     @property
@@ -57,7 +71,7 @@ class Warmth:
         if self._kv.restore(slot.id, state):
             self.cache.extend(slot, saved.tokens)
             slot.kept = len(saved.tokens)
-            slot.public = public if saved.session is not None else len(saved.tokens)
+            slot.public = saved.public
             self.restored += 1
         elif own is not None and self._kv.restore(slot.id, own):
             self.cache.extend(slot, claimed)
@@ -71,10 +85,12 @@ class Warmth:
 
     def keep(self, slot: Slot) -> None:
         """Put what a slot holds on disk, where it is a conversation or a pinned prefix and not there yet."""
-        if self._store is None or not _is_worth_keeping(slot) or self._is_lost(slot):
-            return
+        if self._store is not None and _is_worth_keeping(slot) and not self._is_lost(slot):
+            self._save(self._store, slot)
+
+    def _save(self, store: KvStore, slot: Slot) -> None:
         state = self._kv.state(slot.id)
-        if state is not None and self._store.save(slot.session, slot.tokens, state):
+        if state is not None and store.save(slot.session, slot.tokens, slot.public, state):
             slot.kept = len(slot.tokens)
 
     def keep_one(self) -> bool:
@@ -85,6 +101,26 @@ class Warmth:
             if slot.kept != before:
                 return True
         return False
+
+    def shelve(self) -> None:
+        """Let leave memory, one at a time, what is not in use, is on disk and is soon read back.
+
+        Whoever writes pays for every cell in use: with a small model a thousand held tokens double the time of a step.
+        A large model's state is worth its place: it takes longer to read back, and held tokens cost little beside it.
+        """
+        store = self._store
+        if store is None:
+            return
+        for slot in self.cache.unused(_SHELVED_AFTER_S):
+            if self._kv.state_size(slot.id) > _SOON_READ_BYTES:
+                continue
+            _, common = store.longest(slot.tokens, slot.session)
+            if common >= len(slot.tokens) - 1:
+                self.cache.drop(slot)
+                return
+            if (slot.session is not None or slot.pinned) and slot.kept < len(slot.tokens):
+                self._save(store, slot)
+                return
 
     def forget(self, session: str) -> None:
         """Drop what is held of a conversation, or of a device (`device/`), in memory and on disk."""

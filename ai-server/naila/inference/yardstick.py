@@ -270,7 +270,7 @@ class Yardstick:
         try:
             started = time.perf_counter()
             state = kv.state(sequence)
-            if state is None or not store.save(_SCRATCH, tokens[:-1], state):
+            if state is None or not store.save(_SCRATCH, tokens[:-1], 0, state):
                 return None
             store.flush()
             saved = time.perf_counter()
