@@ -18,7 +18,7 @@ from naila.mqtt.broker_address import BrokerAddress
 from naila.mqtt.connection import Connection
 from naila.mqtt.connection_state import Receipt
 from naila.mqtt.device import Device
-from naila.mqtt.link import MAX_INTAKE
+from naila.mqtt.link import MAX_INTAKE_PER_DEVICE
 from naila.mqtt.publication import Publication
 from support.mosquitto import Mosquitto
 from support.robots import EchoBrain, until
@@ -176,9 +176,9 @@ async def test_what_finds_no_room_is_refused_and_not_forgotten(mosquitto: Mosqui
     brain = EchoBrain(mosquitto.settings(), answers=False)
     brain.gate.clear()
     async with brain.running() as link, Device(mosquitto.settings(), "r1") as device:
-        await _flood(device, brain, MAX_INTAKE + 10)
+        await _flood(device, brain, MAX_INTAKE_PER_DEVICE + 10)
         brain.gate.set()
-        await until(lambda: len(brain.accepted) + link.status.refused == MAX_INTAKE + 10)
+        await until(lambda: len(brain.accepted) + link.status.refused == MAX_INTAKE_PER_DEVICE + 10)
         assert link.status.refused in (9, 10)
         notices = [event for event in [await heard(device) for _ in range(9)] if isinstance(event, ErrorNotice)]
         assert {notice.code for notice in notices} == {"busy"}

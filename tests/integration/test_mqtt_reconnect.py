@@ -48,7 +48,8 @@ async def test_a_killed_broker_comes_back_and_everything_with_it(mosquitto: Mosq
         assert loop.time() - back < 2.5  # the policy's second, and a slow machine
         assert (await device.ask(say("after", "a2"), timeout_s=5, repeat_s=0.3)).text == "you said: after"
         await device.wait_for_brain("online", timeout_s=5)
-        assert (link.status.reconnects, link.status.error) == (1, None)
+        await until(lambda: link.status.error is None)
+        assert link.status.reconnects == 1
 
 
 @broker_needed
@@ -196,14 +197,16 @@ CONNACK_5_UNSUPPORTED = b"\x20\x03\x00\x84\x00"
 
 @asynccontextmanager
 async def old_broker(refusal: bytes) -> AsyncIterator[tuple[int, list[int]]]:
-    """A listener that refuses MQTT 5 in these words, takes 3.1.1, and records what it was asked for."""
+    """A listener that refuses MQTT 5 in these words, takes 3.1.1, and records what the link asked it for."""
     versions: list[int] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         packet = await reader.read(4096)
-        versions.append(packet[packet.index(b"MQTT") + 4])
-        writer.write(refusal if versions[-1] == 5 else CONNACK_3_ACCEPTED)
-        if versions[-1] != 5:
+        version = packet[packet.index(b"MQTT") + 4]
+        if b"-stop" not in packet:
+            versions.append(version)
+        writer.write(refusal if version == 5 else CONNACK_3_ACCEPTED)
+        if version != 5:
             await reader.read()
         writer.close()
 
@@ -235,8 +238,8 @@ async def test_a_takeover_that_the_broker_announces_is_said_at_once() -> None:
     async with server:
         brain = EchoBrain(settings_for(server.sockets[0].getsockname()[1], MQTT_CLIENT_ID="twin"))
         running = asyncio.create_task(brain.link.run())
-        await until(lambda: brain.link.status.error is not None)
-        assert "another client with the client id 'twin': does the brain run twice?" in (brain.link.status.error or "")
+        rival = "another client with the client id 'twin': does the brain run twice?"
+        await until(lambda: rival in (brain.link.status.error or ""))
         running.cancel()
         await asyncio.wait({running})
         server.close()
@@ -247,7 +250,8 @@ async def test_a_refused_subscription_is_said() -> None:
         await reader.read(4096)
         writer.write(CONNACK_5_ACCEPTED)
         packet = await reader.read(4096)
-        writer.write(b"\x90\x06" + packet[2:4] + b"\x00\x01\x87\x01")
+        at = 3 if packet[1] & 0x80 else 2  # the packet's length takes one byte, or two
+        writer.write(b"\x90\x06" + packet[at : at + 2] + b"\x00\x01\x87\x01")
         await reader.read()
         writer.close()
 
@@ -255,8 +259,7 @@ async def test_a_refused_subscription_is_said() -> None:
     async with server:
         brain = EchoBrain(settings_for(server.sockets[0].getsockname()[1]))
         running = asyncio.create_task(brain.link.run())
-        await until(lambda: brain.link.status.error is not None)
-        assert "refused the subscription to naila/devices/+/cancel" in (brain.link.status.error or "")
+        await until(lambda: "refused the subscription to naila/devices/+/cancel" in (brain.link.status.error or ""))
         assert brain.link.status.connected
         running.cancel()
         await asyncio.wait({running})

@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 
 from naila import events
 from naila.errors import ContractError
-from naila.events import ActionOutcome, BrainStatus, ErrorNotice, Intent, Metrics, Reply, StreamItem
+from naila.events import (
+    Action,
+    ActionOutcome,
+    ActionPending,
+    BrainStatus,
+    Capabilities,
+    ErrorNotice,
+    Intent,
+    Metrics,
+    Reply,
+    StreamItem,
+    Telemetry,
+)
 from naila.mqtt.codec import Codec, random_id
 from naila.mqtt.inbound import MAX_EXPIRY_MS, MAX_TOKENS
 from naila.mqtt.publication import Publication
@@ -29,6 +41,8 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=5,
 )
+NAMES = WORDS.filter(lambda name: name.isprintable() and len(name) <= 64)
+READINGS = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | NAMES
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "conversation_id": IDS,
     "user_id": st.none() | IDS,
@@ -39,6 +53,9 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "response_topic": st.none() | IDS.map(lambda name: f"answers/{name}"),
     "correlation_data": st.none() | st.binary(max_size=64),
     "result": st.none() | JSON_VALUES,
+    "document": st.none() | st.dictionaries(WORDS, JSON_VALUES, min_size=1, max_size=3),
+    "values": st.dictionaries(NAMES, READINGS, max_size=3),
+    "ttl_ms": st.none() | st.integers(1, 86_400).map(lambda seconds: seconds * 1000),
     "detail": st.dictionaries(IDS.map(lambda name: f"d_{name}"), JSON_VALUES, max_size=3),
     "extra": st.dictionaries(IDS.map(lambda name: f"m_{name}"), JSON_VALUES, max_size=3),
 }
@@ -149,6 +166,82 @@ def test_the_other_messages_on_the_wire() -> None:
     assert (error.topic, error.qos) == ("naila/devices/a b/error", 1)
     status = CODEC.encode(BrainStatus(status="online"))
     assert (status.topic, status.payload, status.qos, status.retain) == ("naila/ai/status", b"online", 1, True)
+
+
+def action(**changes: Any) -> Action:
+    fields: dict[str, Any] = {
+        "device_id": "r1",
+        "id": "m1",
+        "request_id": "a1",
+        "name": "drive",
+        "arguments": {"metres": 1.5},
+        "expires_at": "2030-01-01T00:00:00Z",
+        "seq": 7,
+    }
+    return Action(**fields | changes)
+
+
+def test_an_action_on_the_wire() -> None:
+    message = CODEC.encode(action(ttl_ms=2100))
+    assert (message.topic, message.qos, message.retain) == ("naila/devices/r1/action", 1, False)
+    assert (message.content_type, message.message_expiry) == ("application/json", 3)
+    assert json.loads(message.payload) == {
+        "id": "m1",
+        "request_id": "a1",
+        "name": "drive",
+        "arguments": {"metres": 1.5},
+        "expires_at": "2030-01-01T00:00:00Z",
+        "seq": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    ("ttl_ms", "expiry_s"), [(None, None), (0, 1), (1, 1), (1000, 1), (1001, 2), (86_400_000, 86_400)]
+)
+def test_an_action_never_expires_at_the_broker_before_its_time(ttl_ms: int | None, expiry_s: int | None) -> None:
+    assert CODEC.encode(action(ttl_ms=ttl_ms)).message_expiry == expiry_s
+
+
+def test_a_device_hears_what_is_left_of_an_actions_time() -> None:
+    heard = CODEC.decode_outbound(dataclasses.replace(CODEC.encode(action(ttl_ms=5000)), message_expiry=2))
+    assert heard == action(ttl_ms=2000)
+
+
+def test_a_pending_action_on_the_wire() -> None:
+    pending = ActionPending(
+        device_id="r1",
+        id="p1",
+        request_id="a1",
+        name="open",
+        arguments={},
+        question="Really open?",
+        expires_at="2030-01-01T00:00:00Z",
+    )
+    message = CODEC.encode(pending)
+    assert (message.topic, message.qos, message.retain) == ("naila/devices/r1/action/pending", 1, False)
+    assert json.loads(message.payload) == {
+        "id": "p1",
+        "request_id": "a1",
+        "name": "open",
+        "arguments": {},
+        "question": "Really open?",
+        "expires_at": "2030-01-01T00:00:00Z",
+    }
+
+
+def test_an_action_of_another_device_is_named_in_the_reply() -> None:
+    message = CODEC.encode(reply(actions=(ActionOutcome(id="m1", name="drive", device_id="rover"),)))
+    assert json.loads(message.payload)["actions"] == [
+        {"id": "m1", "device_id": "rover", "name": "drive", "arguments": {}}
+    ]
+
+
+def test_what_devices_keep_at_the_broker_and_what_they_only_say() -> None:
+    kept = CODEC.encode(Capabilities(device_id="r1", document={"name": "R"}))
+    gone = CODEC.encode(Capabilities(device_id="r1", document=None))
+    measured = CODEC.encode(Telemetry(device_id="r1", values={"t": 1.5}))
+    assert [(message.qos, message.retain) for message in (kept, gone, measured)] == [(1, True), (1, True), (0, False)]
+    assert gone.payload == b""
 
 
 def test_a_fixed_metric_cannot_be_shadowed() -> None:

@@ -8,10 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from naila.errors import ContractError
-from naila.events import Cancel, DeviceStatus, Inbound, Intent
+from naila.events import (
+    ActionResult,
+    Cancel,
+    Capabilities,
+    Confirmation,
+    DeviceStatus,
+    EmergencyStop,
+    Inbound,
+    Intent,
+    Telemetry,
+)
 from naila.mqtt.codec import Codec
 from naila.mqtt.publication import Publication
-from naila.mqtt.topics import Topics
+from naila.mqtt.topics import BRAIN_LEAVES, DEVICE_LEAVES, Topics
 
 CODEC = Codec(Topics("naila"), 65_536, make_id=lambda: "made")
 
@@ -131,13 +141,15 @@ def test_a_refusal_carries_the_id_where_one_could_be_read() -> None:
 def test_an_old_wish_is_not_a_wish() -> None:
     assert "old wish" in str(refusal("hello", retain=True))
     assert "old wish" in str(refusal("{}", "cancel", retain=True))
+    assert "old wish" in str(refusal({"id": "m1", "ok": True}, "action/result", retain=True))
+    assert "old wish" in str(refusal({"id": "p1", "approve": True}, "confirm", retain=True))
     assert decode("online", "status", retain=True) == DeviceStatus(device_id="r1", status="online")
 
 
-@pytest.mark.parametrize("leaf", ["intent", "cancel"])
+@pytest.mark.parametrize("leaf", ["intent", "cancel", "action/result", "confirm"])
 def test_an_old_wish_may_be_cleared(leaf: str) -> None:
     assert CODEC.decode(Publication(topic=f"naila/devices/r1/{leaf}", payload=b"", qos=1, retain=True)) is None
-    assert "must not be" in str(refusal(" ", leaf, retain=True))
+    assert refusal(" ", leaf, retain=True).code == "bad_payload"
 
 
 @pytest.mark.parametrize("payload", ["", "  ", "{}", '{"id": null}', '{"why": "bored"}'])
@@ -160,7 +172,106 @@ def test_statuses() -> None:
         assert refusal(wrong, "status").code == "bad_payload"
 
 
-@pytest.mark.parametrize("leaf", ["reply", "telemetry", "action/result", "intent/x", ""])
+def test_capabilities_are_any_object_and_nothing_removes_them() -> None:
+    document: dict[str, Any] = {"name": "Rover", "actions": [{"name": "drive"}], "anything": None}
+    assert decode(document, "capabilities", retain=True) == Capabilities(device_id="r1", document=document)
+    assert decode({**document, "device_id": "r1"}, "capabilities") == Capabilities(device_id="r1", document=document)
+    assert decode("", "capabilities", retain=True) == Capabilities(device_id="r1", document=None)
+    assert decode("{}", "capabilities") == Capabilities(device_id="r1", document={})
+    assert "must be a JSON object" in str(refusal("[]", "capabilities"))
+    assert "not valid JSON" in str(refusal("rover", "capabilities"))
+    assert "device_id differs" in str(refusal({"device_id": "r2"}, "capabilities"))
+
+
+def test_telemetry_is_flat() -> None:
+    values: dict[str, Any] = {"t": 21.5, "n": 3, "on": True, "mode": "idle", "empty": ""}
+    assert decode({**values, "gone": None, "device_id": "r1"}, "telemetry") == Telemetry(device_id="r1", values=values)
+    assert decode("{}", "telemetry") == Telemetry(device_id="r1", values={})
+
+
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        ({"pose": {"x": 1}}, "'pose' must be a number, true, false or a string: telemetry is flat"),
+        ({"list": [1]}, "'list' must be"),
+        ({"a": [], "b": 1, "c": {}}, "'a' must be a number, true, false or a string: telemetry is flat; 'c' must"),
+        ({f"f{number}": [] for number in range(8)}, "; and 3 more"),
+        ({"": 1}, "'' is no name of a field: it must have 1 to 64 characters"),
+        ({"k" * 65: 1}, "(65 characters) is no name"),
+        ({"a\x1b[2J": 1}, "holds a control character"),
+        ({"text": "x" * 257}, "'text' has 257 characters, the limit is 256"),
+        ({"text": "\x1b[2J"}, "'text' holds the control character U+001B"),
+        ({str(number): 1 for number in range(257)}, "telemetry has 257 fields, the limit is 256"),
+        ('{"t": NaN}', "t: NaN is not a finite number"),
+        ('{"t": 1, "t": 2}', "t: the key stands there twice"),
+        ({"device_id": "r2"}, "device_id differs"),
+        ("21.5", "must be a JSON object"),
+    ],
+)
+def test_wrong_readings_are_named(payload: str | dict[str, Any], says: str) -> None:
+    error = refusal(payload, "telemetry")
+    assert error.code == "bad_payload"
+    assert says in str(error)
+
+
+def test_a_reading_that_the_broker_kept_is_of_nobody_knows_when() -> None:
+    message = Publication(topic="naila/devices/r1/telemetry", payload=b'{"t": 1}', retain=True)
+    assert CODEC.decode(message) is None
+
+
+def test_what_became_of_an_action() -> None:
+    done = decode({"id": "m1", "ok": True, "result": {"metres": 1}}, "action/result")
+    assert done == ActionResult(device_id="r1", id="m1", ok=True, result={"metres": 1})
+    failed = decode({"id": "m1", "ok": False, "error": "blocked"}, "action/result")
+    assert failed == ActionResult(device_id="r1", id="m1", ok=False, error="blocked")
+    assert "ok is missing" in str(refusal({"id": "m1"}, "action/result"))
+    assert "ok must be true or false" in str(refusal({"id": "m1", "ok": 1}, "action/result"))
+    assert "id is missing" in str(refusal({"ok": True}, "action/result"))
+    assert "error must be a string" in str(refusal({"id": "m1", "ok": False, "error": 5}, "action/result"))
+
+
+def test_a_persons_answer() -> None:
+    assert decode({"id": "p1", "approve": True}, "confirm") == Confirmation(device_id="r1", id="p1", approve=True)
+    assert "approve is missing" in str(refusal({"id": "p1"}, "confirm"))
+    assert "approve must be true or false" in str(refusal({"id": "p1", "approve": "yes"}, "confirm"))
+    assert "not valid JSON" in str(refusal("yes", "confirm"))
+
+
+@pytest.mark.parametrize("payload", [b"", b"now!", b"\xff\x00", b"{", b"[" * 1000, b"x" * 100_000])
+def test_a_stop_is_a_stop_whatever_it_says(payload: bytes) -> None:
+    assert decode(payload, "stop") == EmergencyStop(device_id="r1")
+    assert CODEC.decode(Publication(topic="naila/fleet/stop", payload=payload)) == EmergencyStop()
+
+
+def test_a_stop_that_the_broker_kept_is_an_old_one() -> None:
+    assert "a retained stop is an old one" in str(refusal("", "stop", retain=True))
+    with pytest.raises(ContractError, match="old one") as caught:
+        CODEC.decode(Publication(topic="naila/fleet/stop", retain=True))
+    assert caught.value.device_id is None
+
+
+@pytest.mark.parametrize("payload", ["stop", '{"text": "stop"}', '{"text": "stop", "temperature": 9, "id": "a b"}'])
+def test_what_was_said_is_read_before_the_intent_is_checked(payload: str) -> None:
+    assert CODEC.said(Publication(topic="naila/devices/r1/intent", payload=payload.encode())) == ("r1", "stop")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Publication(topic="naila/devices/r1/status", payload=b"stop"),
+        Publication(topic="naila/devices/a b/intent", payload=b"stop"),
+        Publication(topic="naila/devices/r1/intent", payload=b"stop", retain=True),
+        Publication(topic="naila/devices/r1/intent", payload=b" " * 4093 + b"stop"),
+        Publication(topic="naila/devices/r1/intent", payload=b'{"text": "stop"'),
+        Publication(topic="naila/devices/r1/intent", payload=b'{"text": ["stop"]}'),
+        Publication(topic="naila/devices/r1/intent", payload=b"\xff"),
+    ],
+)
+def test_only_a_small_live_intent_says_something(message: Publication) -> None:
+    assert CODEC.said(message) is None
+
+
+@pytest.mark.parametrize("leaf", ["reply", "action", "action/pending", "action/result/x", "intent/x", ""])
 def test_topics_that_the_brain_does_not_read(leaf: str) -> None:
     error = refusal("x", leaf)
     assert error.code == "bad_topic"
@@ -214,7 +325,7 @@ def test_correlation_data_is_bounded() -> None:
     assert "correlation data has 4097 bytes" in str(refusal("hi", correlation_data=b"x" * 4097))
 
 
-LEAVES = st.sampled_from(["intent", "cancel", "status", "telemetry"])
+LEAVES = st.sampled_from(sorted(DEVICE_LEAVES | BRAIN_LEAVES))
 PAYLOADS = st.binary(max_size=200) | st.text(alphabet='{}[]"textid: ,\\u0tru1e9NaN', max_size=60).map(str.encode)
 
 
@@ -235,6 +346,7 @@ def test_no_message_raises_anything_but_a_refusal(
         response_topic=response_topic,
         correlation_data=correlation_data,
     )
+    CODEC.said(message)
     for decoder in (CODEC.decode, CODEC.decode_outbound):
         try:
             decoder(message)

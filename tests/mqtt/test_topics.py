@@ -23,11 +23,22 @@ def test_what_is_built_is_parsed(device_id: str, leaf: str) -> None:
 
 
 def test_the_contracts_topics_are_these() -> None:
-    assert TOPICS.intake() == ("naila/devices/+/intent", "naila/devices/+/cancel", "naila/devices/+/status")
+    assert [wanted.topic for wanted in TOPICS.intake()] == [
+        "naila/devices/+/intent",
+        "naila/devices/+/cancel",
+        "naila/devices/+/status",
+        "naila/devices/+/capabilities",
+        "naila/devices/+/telemetry",
+        "naila/devices/+/action/result",
+        "naila/devices/+/confirm",
+    ]
+    assert [wanted.topic for wanted in TOPICS.stops()] == ["naila/devices/+/stop", "naila/fleet/stop"]
     assert TOPICS.for_device("r") == (
         "naila/devices/r/reply",
         "naila/devices/r/reply/stream",
         "naila/devices/r/error",
+        "naila/devices/r/action",
+        "naila/devices/r/action/pending",
         "naila/ai/status",
     )
     assert (TOPICS.health, TOPICS.metrics, TOPICS.alerts) == (
@@ -35,6 +46,12 @@ def test_the_contracts_topics_are_these() -> None:
         "naila/ai/metrics",
         "naila/ai/alerts",
     )
+
+
+def test_what_must_not_be_retained_is_known_by_its_flag_and_what_is_old_by_the_brokers() -> None:
+    wishes = {wanted.topic for wanted in TOPICS.intake() if wanted.retain_as_published}
+    assert wishes == {f"naila/devices/+/{leaf}" for leaf in ("intent", "cancel", "action/result", "confirm")}
+    assert not any(wanted.retain_as_published for wanted in TOPICS.stops())
 
 
 def test_a_root_may_have_levels() -> None:

@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from naila.mqtt.backoff import Backoff, Rivalry
 from naila.mqtt.publication import Publication
 from naila.mqtt.sending import MAX_UNWRITTEN, MAX_WAITING, SendQueue
@@ -109,6 +111,56 @@ def test_unacknowledged_messages_are_bounded_too() -> None:
     assert queue.may_write_unacknowledged()
     queue.disconnected()
     assert queue.dropped == 1
+
+
+def test_what_is_urgent_goes_before_all_others() -> None:
+    queue = SendQueue(window=9)
+    queue.put(message("a"))
+    queue.put(message("stop"), urgent=True)
+    assert [queue.take(), queue.take()] == [message("stop"), message("a")]
+
+
+async def test_what_waits_can_be_withdrawn() -> None:
+    queue = SendQueue(window=9)
+    for topic in ("a", "b", "a"):
+        queue.put(message(topic))
+    assert (queue.withdraw("a"), queue.waiting) == (2, 1)
+    assert queue.withdraw("b") == 1
+    await queue.drained()
+
+
+def perishable(expiry_s: int) -> Publication:
+    return Publication(topic="action", qos=1, message_expiry=expiry_s)
+
+
+def test_the_broker_is_told_what_is_left_of_a_messages_time() -> None:
+    now = [100.0]
+    queue = SendQueue(window=9, monotonic=lambda: now[0])
+    queue.put(perishable(10))
+    now[0] += 3.5
+    assert queue.take() == perishable(7)
+
+
+async def test_what_waited_too_long_is_dropped_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    now = [100.0]
+    queue = SendQueue(window=9, monotonic=lambda: now[0])
+    queue.put(perishable(10))
+    now[0] += 10
+    assert (queue.take(), queue.dropped) == (None, 1)
+    assert "a message to action waited for the broker until it had expired: dropped" in caplog.text
+    await queue.drained()
+
+
+def test_what_flew_too_long_does_not_fly_again() -> None:
+    now = [100.0]
+    queue = SendQueue(window=9, monotonic=lambda: now[0])
+    queue.sent(1, perishable(10))
+    queue.sent(2, message("reply"))
+    assert queue.flies_perishable
+    now[0] += 11
+    queue.take_back()
+    assert [queue.take(), queue.take()] == [message("reply"), None]
+    assert not queue.flies_perishable
 
 
 async def test_drained_when_everything_was_acknowledged() -> None:

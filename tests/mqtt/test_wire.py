@@ -1,5 +1,6 @@
 import json
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -77,6 +78,16 @@ def test_depth_32_is_allowed_and_brackets_in_strings_are_text() -> None:
 @pytest.mark.parametrize("text", ['{"' + '\\"' * 200_000 + "\\", '"' * 200_001, '{"a":"' + "\\" * 200_001])
 def test_strings_that_never_end_cost_no_time(text: str) -> None:
     refusal(text)
+
+
+@pytest.mark.parametrize("text", ['{"a": [' + "[], " * 20_000 + "[]]}", '{"a": [' + "{}, " * 15_000 + "{}]}"])
+def test_a_hostile_object_is_read_in_little_time(text: str) -> None:
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        wire.loads(text)
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.025
 
 
 @given(st.text() | st.text(alphabet='{}[]",:\\u0123456789eE+-.ntfNaIity ', max_size=60))

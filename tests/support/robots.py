@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from naila.config.settings import Settings
 from naila.errors import ContractError
-from naila.events import BrainState, BrainStatus, Inbound, Intent, Reply
+from naila.events import BrainState, BrainStatus, EmergencyStop, Inbound, Intent, Reply
 from naila.mqtt.codec import Codec
 from naila.mqtt.link import MqttLink
 from naila.mqtt.topics import Topics
@@ -38,7 +38,16 @@ def reply_to(intent: Intent, text: str | None = None) -> Reply:
 class EchoBrain:
     """The brain's link without a brain: answers each intent with its words. A closed gate holds the intake."""
 
-    def __init__(self, settings: Settings, *, intake: bool = True, answers: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        intake: bool = True,
+        answers: bool = True,
+        on_stop: Callable[[EmergencyStop, str], None] | None = None,
+        is_stop: Callable[[str], bool] = lambda text: text == "stop",
+    ) -> None:
+        self.stops: list[tuple[EmergencyStop, str]] = []
         topics = Topics(settings.mqtt_topic_root)
         self.accepted: list[Inbound] = []
         self.state: BrainState = "online"
@@ -51,6 +60,8 @@ class EchoBrain:
             topics,
             accept=self._accept,
             birth=lambda: BrainStatus(status=self.state),
+            on_stop=on_stop or (lambda stop, request_id: self.stops.append((stop, request_id))),
+            is_stop=is_stop,
             intake=intake,
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import socket
 import ssl
 from collections.abc import Sequence
@@ -23,12 +24,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from naila.mqtt.broker_address import BrokerAddress, Version
-from naila.mqtt.publication import Publication
+from naila.mqtt.publication import Publication, Subscription
 
 log = logging.getLogger(__name__)
 
 RECEIVE_MAXIMUM = 256
 CONNECT_TIMEOUT_S = 5.0
+READ_SLICE_S = 0.002
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
@@ -89,6 +91,7 @@ class MqttClient:
         self._address = address
         self._listener = listener
         self._fd: int | None = None
+        self._arrived = select.poll()
         self._paho = self._make_paho()
 
     async def connect(self) -> None:
@@ -130,17 +133,18 @@ class MqttClient:
         info = self._paho.publish(message.topic, message.payload, message.qos, message.retain, properties)
         return info.mid if message.qos or info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
-    def subscribe(self, filters: Sequence[str]) -> int | None:
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> int | None:
         """Subscribe with QoS 1; return the packet id, or None if the connection is gone."""
-        # Retain as published: a retained intent is recognised, and refused, when it arrives the first time.
-        options: Any = SubscribeOptions(qos=1, retainAsPublished=True) if self.version == "5" else 1
-        _, mid = self._paho.subscribe([(name, options) for name in filters])
+        _, mid = self._paho.subscribe([(wanted.topic, self._options(wanted)) for wanted in subscriptions])
         return mid
 
     def ack(self, mid: int, qos: int) -> None:
         """Acknowledge a message of this connection."""
         if qos:
             self._paho.ack(mid, qos)
+
+    def _options(self, wanted: Subscription) -> Any:
+        return SubscribeOptions(qos=1, retainAsPublished=wanted.retain_as_published) if self.version == "5" else 1
 
     def _make_paho(self) -> Client:
         address, five = self._address, self.version == "5"
@@ -194,6 +198,7 @@ class MqttClient:
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._fd = sock.fileno()
+        self._arrived.register(self._fd, select.POLLIN)
         loop = asyncio.get_running_loop()
         loop.add_reader(self._fd, self._readable)
         if self._paho.want_write():
@@ -204,15 +209,27 @@ class MqttClient:
         # next message is held back there. The option wears off, hence at each read.
         if _QUICKACK is not None and isinstance(sock := self._paho.socket(), socket.socket):
             sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + READ_SLICE_S
         self._paho.loop_read()
-        # TLS may have decrypted more than was read, of which the selector knows nothing.
-        while isinstance(sock := self._paho.socket(), ssl.SSLSocket) and sock.pending():
+        # Much at a time, so that a flood is read through to what stands behind it; then others have their turn.
+        while self._fd is not None and (self._decrypted() or self._arrived.poll(0)):
+            if loop.time() >= until:
+                if self._decrypted():  # of which the selector knows nothing
+                    loop.call_soon(self._readable)
+                return
             self._paho.loop_read()
+
+    def _decrypted(self) -> bool:
+        """Whether TLS holds bytes that were not read yet."""
+        sock = self._paho.socket()
+        return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
     def _detach(self) -> None:
         if self._fd is None:
             return
         fd, self._fd = self._fd, None
+        self._arrived.unregister(fd)
         loop = asyncio.get_running_loop()
         loop.remove_reader(fd)
         loop.remove_writer(fd)

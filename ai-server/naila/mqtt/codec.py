@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-from naila.events import Cancel, DeviceStatus, Inbound, Intent, Outbound
+from naila.events import Inbound, Outbound
 from naila.mqtt.inbound import InboundCodec
 from naila.mqtt.outbound import OutboundCodec
 from naila.mqtt.publication import Publication
@@ -28,19 +28,27 @@ class Codec:
         topics: the topics of this installation.
         max_payload_bytes: larger messages are refused.
         make_id: makes the id of an intent that came without one.
+
+    Attributes:
+        make_id: the same, for what else needs an id.
     """
 
     def __init__(self, topics: Topics, max_payload_bytes: int, make_id: Callable[[], str] = random_id) -> None:
+        self.make_id = make_id
         self._inbound = InboundCodec(topics, max_payload_bytes, make_id)
         self._outbound = OutboundCodec(topics, max_payload_bytes)
 
     def decode(self, message: Publication) -> Inbound | None:
-        """Return what a device said; None where it only cleared a retained wish.
+        """Return what a device said; None where it only cleared a retained wish, or measured it before our time.
 
         Raises:
             ContractError: what was wrong and where; nothing else, whatever the bytes.
         """
         return self._inbound.decode(message)
+
+    def said(self, message: Publication) -> tuple[str, str] | None:
+        """Return through which device what was said, where a message is a small, live intent; cheap for any other."""
+        return self._inbound.said(message)
 
     def decode_outbound(self, message: Publication) -> Outbound:
         """Return what the brain said, for devices.
@@ -56,6 +64,6 @@ class Codec:
         Raises:
             ValueError: the event holds a number that is not finite.
         """
-        if isinstance(event, Intent | Cancel | DeviceStatus):
+        if isinstance(event, Inbound):
             return self._inbound.encode(event)
         return self._outbound.encode(event)

@@ -14,7 +14,7 @@ from naila.mqtt.backoff import STABLE_AFTER_S, Backoff, Rivalry
 from naila.mqtt.broker_address import BrokerAddress, Version
 from naila.mqtt.client import MqttClient, Reason
 from naila.mqtt.connection_state import ConnectionState, Receipt
-from naila.mqtt.publication import Publication
+from naila.mqtt.publication import Publication, Subscription
 from naila.mqtt.sending import SendQueue
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Connection:
     Args:
         address: where and as whom.
         on_message: called for each message; must not raise. The receipt is to be given to `ack` when it is dealt with.
-        subscriptions: topic filters, subscribed with QoS 1 on every connection.
+        subscriptions: what to hear, on every connection.
         birth: what to publish at the start of every connection.
         rng: source of the jitter between attempts.
         monotonic: seconds that never jump.
@@ -57,7 +57,7 @@ class Connection:
         address: BrokerAddress,
         *,
         on_message: Callable[[Publication, Receipt], None],
-        subscriptions: Sequence[str] = (),
+        subscriptions: Sequence[Subscription | str] = (),
         birth: Callable[[], Sequence[Publication]] = tuple,
         rng: random.Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -65,12 +65,12 @@ class Connection:
         self.state = ConnectionState(last_progress=monotonic())
         self._address = address
         self._deliver = on_message
-        self._filters = list(subscriptions)
+        self._subscriptions = _subscriptions(subscriptions)
         self._birth = birth
         self._monotonic = monotonic
         self._backoff = Backoff(rng or random.Random())  # noqa: S311 - jitter, not cryptography
         self._rivalry = Rivalry()
-        self._queue = SendQueue(SEND_WINDOW)
+        self._queue = SendQueue(SEND_WINDOW, monotonic=monotonic)
         self._client = MqttClient(address, address.protocol, self)
         self._spoke_5 = False
         self._number = 0
@@ -87,13 +87,19 @@ class Connection:
             await self._stopping.wait()
             connected.cancel()
 
-    def publish(self, message: Publication) -> None:
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be sent."""
+        return self._queue.waiting
+
+    def publish(self, message: Publication, *, urgent: bool = False) -> None:
         """Send a message; never blocks.
 
-        QoS 1 waits for a connection and for room, bounded as `SendQueue` says. QoS 0 is dropped when it cannot go now.
+        QoS 1 waits for a connection and for room, bounded as `SendQueue` says, an urgent message before all others.
+        QoS 0 is dropped when it cannot go now.
         """
         if message.qos:
-            if dropped := self._queue.put(message):
+            if dropped := self._queue.put(message, urgent=urgent):
                 log.error("too many messages wait for the broker: the oldest, to %s, was dropped", dropped.topic)
         elif self.state.connected and self._queue.may_write_unacknowledged():
             self._hand_over(message)
@@ -104,11 +110,17 @@ class Connection:
         if receipt.connection == self._number:
             self._client.ack(receipt.mid, receipt.qos)
 
-    def subscribe(self, filters: Sequence[str]) -> None:
+    def withdraw(self, topic: str) -> None:
+        """Drop what waits to be sent to a topic and was not handed over yet."""
+        if withdrawn := self._queue.withdraw(topic):
+            log.warning("%d messages that waited for %s were withdrawn", withdrawn, topic)
+
+    def subscribe(self, subscriptions: Sequence[Subscription | str]) -> None:
         """Subscribe to more, now and on every later connection."""
-        self._filters += filters
+        more = _subscriptions(subscriptions)
+        self._subscriptions += more
         if self.state.connected:
-            self._send_subscribe(filters)
+            self._send_subscribe(more)
 
     async def ready(self) -> None:
         """Return when connected and the broker has answered every subscription."""
@@ -176,7 +188,7 @@ class Connection:
         self._spoke_5 = self._spoke_5 or state.protocol == "5"
         self._queue.window = min(SEND_WINDOW, self._client.receive_maximum)
         log.info("connected to %s with MQTT %s as %s", self._address, state.protocol, self._address.client_id)
-        self._send_subscribe(self._filters)
+        self._send_subscribe(self._subscriptions)
         for message in self._birth():
             self.publish(message)
         self._pump()
@@ -187,6 +199,8 @@ class Connection:
         self._unanswered.clear()
         self._queue.disconnected()
         self._client.close()
+        if self._queue.flies_perishable:
+            self._speak(self._client.version)  # paho would send it again however late the connection comes back
 
     def _refused(self, reason: Reason | None) -> _Ending:
         """Fall back to 3.1.1 where that may help, else say why there is no connection."""
@@ -247,12 +261,12 @@ class Connection:
         if mid is not None:
             self._queue.sent(mid, message)
 
-    def _send_subscribe(self, filters: Sequence[str]) -> None:
+    def _send_subscribe(self, subscriptions: Sequence[Subscription]) -> None:
         self._subscribed.clear()
-        mid = self._client.subscribe(filters) if filters else None
+        mid = self._client.subscribe(subscriptions) if subscriptions else None
         if mid is not None:
-            self._unanswered[mid] = tuple(filters)
-        elif not filters:
+            self._unanswered[mid] = tuple(wanted.topic for wanted in subscriptions)
+        elif not subscriptions:
             self._subscribed.set()
 
     def on_message(self, message: Publication, mid: int) -> None:
@@ -280,3 +294,7 @@ class Connection:
     def _complain(self, what: str, reason: Reason) -> None:
         self.state.error = f"{self._address} refused {what} ({reason.text}): allow it in the broker's access rules"
         log.error("MQTT: %s", self.state.error)
+
+
+def _subscriptions(wanted: Sequence[Subscription | str]) -> list[Subscription]:
+    return [one if isinstance(one, Subscription) else Subscription(one) for one in wanted]

@@ -7,13 +7,25 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Self
 
 from naila.config.settings import Settings
 from naila.errors import BrokerError, ContractError
-from naila.events import BrainState, BrainStatus, ErrorNotice, Inbound, Intent, Outbound, Reply, StreamItem
+from naila.events import (
+    BrainState,
+    BrainStatus,
+    Capabilities,
+    DeviceStatus,
+    ErrorNotice,
+    Inbound,
+    Intent,
+    JsonValue,
+    Outbound,
+    Reply,
+    StreamItem,
+)
 from naila.mqtt.broker_address import BrokerAddress
 from naila.mqtt.codec import Codec
 from naila.mqtt.connection import Connection
@@ -33,6 +45,8 @@ class Device:
     Args:
         settings: which broker, and how.
         device_id: who it is.
+        capabilities: what it declares on every connection; None declares nothing.
+        presence: say `online` on every connection and `offline` at the end, also by the last will.
         client_id: names the connection at the broker; made up where not given.
         session_expiry_s: how long the broker keeps its session; 0 starts afresh each time.
         connect_timeout_s: how long entering the block may take.
@@ -48,6 +62,8 @@ class Device:
         settings: Settings,
         device_id: str,
         *,
+        capabilities: Mapping[str, JsonValue] | None = None,
+        presence: bool = False,
         client_id: str | None = None,
         session_expiry_s: int = 0,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
@@ -60,6 +76,13 @@ class Device:
         self._timeout_s = connect_timeout_s
         self._topics = Topics(settings.mqtt_topic_root)
         self._codec = Codec(self._topics, settings.mqtt_max_payload_bytes)
+        self._birth: list[Inbound] = []
+        self._farewell: list[Inbound] = []
+        if presence:
+            self._birth.append(DeviceStatus(device_id=device_id, status="online"))
+            self._farewell.append(DeviceStatus(device_id=device_id, status="offline"))
+        if capabilities is not None:
+            self._birth.append(Capabilities(device_id=device_id, document=capabilities))
         self._answers: dict[str, asyncio.Queue[Reply | StreamItem | ErrorNotice]] = {}
         self._heard: asyncio.Queue[Outbound] = asyncio.Queue(MAX_HEARD)
         self._brain_changed = asyncio.Event()
@@ -69,9 +92,11 @@ class Device:
                 settings,
                 client_id=client_id or f"naila-device-{device_id[:32]}-{secrets.token_hex(4)}",
                 session_expiry_s=session_expiry_s,
+                will=next((self._codec.encode(event) for event in self._farewell), None),
             ),
             on_message=self._on_message,
             subscriptions=self._topics.for_device(device_id),
+            birth=lambda: [self._codec.encode(event) for event in self._birth],
             rng=rng,
         )
 
@@ -91,7 +116,7 @@ class Device:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._connection.stop()
+        await self._connection.stop([self._codec.encode(event) for event in self._farewell])
         await self._end()
 
     @property

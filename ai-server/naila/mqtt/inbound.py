@@ -1,4 +1,4 @@
-"""The wire form of what devices send: intents, cancels, statuses."""
+"""The wire form of what devices send."""
 
 from __future__ import annotations
 
@@ -6,18 +6,46 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from naila.errors import ContractError
-from naila.events import DEFAULT_CONVERSATION, Cancel, DeviceStatus, Inbound, Intent, JsonValue
+from naila.events import (
+    DEFAULT_CONVERSATION,
+    ActionResult,
+    Cancel,
+    Capabilities,
+    Confirmation,
+    DeviceStatus,
+    EmergencyStop,
+    Inbound,
+    Intent,
+    JsonValue,
+    Telemetry,
+)
 from naila.mqtt import wire
 from naila.mqtt.fields import Fields, check_text
 from naila.mqtt.publication import Publication
-from naila.mqtt.topics import CANCEL, ID_RULE, INTENT, REPLY, STATUS, Topics, is_id
+from naila.mqtt.telemetry import read_values
+from naila.mqtt.topics import (
+    CANCEL,
+    CAPABILITIES,
+    CONFIRM,
+    ID_RULE,
+    INTENT,
+    REPLY,
+    RESULT,
+    STATUS,
+    STOP,
+    TELEMETRY,
+    WISHES,
+    Topics,
+    is_id,
+)
 
 MAX_TOKENS = 131_072
 MAX_EXPIRY_MS = 86_400_000
 MAX_RESPONSE_TOPIC_BYTES = 1024
 MAX_CORRELATION_BYTES = 4096
+MAX_SPOKEN_BYTES = 4096
 STATUS_REMOVED = "unknown"
-WISHES = frozenset({INTENT, CANCEL})
+JSON = "application/json"
 
 
 class InboundCodec:
@@ -37,41 +65,63 @@ class InboundCodec:
             INTENT: self._intent,
             CANCEL: self._cancel,
             STATUS: self._status,
+            CAPABILITIES: self._capabilities,
+            TELEMETRY: self._telemetry,
+            RESULT: self._result,
+            STOP: self._stop,
+            CONFIRM: self._confirm,
         }
 
     def decode(self, message: Publication) -> Inbound | None:
-        """Return the event that a device's message is; None for one that only clears a retained wish.
+        """Return the event that a device's message is.
+
+        None where there is nothing to do: a retained wish was cleared, or a reading is of nobody knows when.
 
         Raises:
             ContractError: what was wrong and where, with the device and the request where they could be read.
         """
+        if message.topic == self._topics.fleet_stop:
+            _refuse_old_stop(message)
+            return EmergencyStop()
         device_id, leaf = self._topics.parse(message.topic)
         decoder = self._decoders.get(leaf)
         if decoder is None:
             raise ContractError(
                 "bad_topic", f"{message.topic[:300]!r} is no topic that the brain reads", device_id=device_id
             )
-        if leaf in WISHES and message.retain and not message.payload:
+        if message.retain and (leaf == TELEMETRY or (leaf in WISHES and not message.payload)):
             return None
         with _refused_as(device_id, None):
             return decoder(message, device_id)
 
+    def said(self, message: Publication) -> tuple[str, str] | None:
+        """Return through which device what was said, where a message is a small, live intent; cheap, for all of them.
+
+        Nothing else of the intent is looked at: it may still be refused.
+        """
+        if message.retain or len(message.payload) > MAX_SPOKEN_BYTES:
+            return None
+        try:
+            device_id, leaf = self._topics.parse(message.topic)
+            if leaf != INTENT:
+                return None
+            text = _intent_object(wire.decode_text(message.payload, max_bytes=self._max_bytes)).get("text")
+        except ContractError:
+            return None
+        return (device_id, text) if isinstance(text, str) else None
+
     def encode(self, event: Inbound) -> Publication:
         """Return the message that a device sends for an event."""
-        if isinstance(event, Intent):
-            return Publication(
-                topic=self._topics.device(event.device_id, INTENT),
-                payload=wire.dumps(_intent_fields(event)),
-                qos=1,
-                response_topic=event.response_topic,
-                correlation_data=event.correlation_data,
-                content_type="application/json",
-            )
-        if isinstance(event, Cancel):
-            fields = {} if event.id is None else {"id": event.id}
-            return Publication(topic=self._topics.device(event.device_id, CANCEL), payload=wire.dumps(fields), qos=1)
-        payload = wire.dumps({"status": event.status, **event.detail}) if event.detail else event.status.encode()
-        return Publication(topic=self._topics.device(event.device_id, STATUS), payload=payload, qos=1, retain=True)
+        leaf, body = _body(event)
+        return Publication(
+            topic=self._topics.fleet_stop if event.device_id is None else self._topics.device(event.device_id, leaf),
+            payload=body if isinstance(body, bytes) else wire.dumps(body),
+            qos=0 if leaf == TELEMETRY else 1,
+            retain=leaf in {STATUS, CAPABILITIES},
+            response_topic=event.response_topic if isinstance(event, Intent) else None,
+            correlation_data=event.correlation_data if isinstance(event, Intent) else None,
+            content_type=None if isinstance(body, bytes) else JSON,
+        )
 
     def _intent(self, message: Publication, device_id: str) -> Intent:
         text = wire.decode_text(message.payload, max_bytes=self._max_bytes)
@@ -117,6 +167,43 @@ class InboundCodec:
         status = _status_word(fields.string("status"))
         return DeviceStatus(device_id=device_id, status=status, detail=fields.without("status", "device_id"))
 
+    def _capabilities(self, message: Publication, device_id: str) -> Capabilities:
+        text = wire.decode_text(message.payload, max_bytes=self._max_bytes)
+        if not text.strip():
+            return Capabilities(device_id=device_id, document=None)
+        fields = Fields(wire.loads(text))
+        _check_device(fields, device_id)
+        return Capabilities(device_id=device_id, document=fields.without("device_id"))
+
+    def _telemetry(self, message: Publication, device_id: str) -> Telemetry:
+        fields = Fields(wire.loads(wire.decode_text(message.payload, max_bytes=self._max_bytes)))
+        _check_device(fields, device_id)
+        return Telemetry(device_id=device_id, values=read_values(fields.without("device_id")))
+
+    def _result(self, message: Publication, device_id: str) -> ActionResult:
+        fields = Fields(wire.loads(wire.decode_text(message.payload, max_bytes=self._max_bytes)))
+        with _refused_as(device_id, _readable_id(fields.values)):
+            _check_device(fields, device_id)
+            _refuse_retained(message, "a result")
+            return ActionResult(
+                device_id=device_id,
+                id=fields.id("id"),
+                ok=fields.flag("ok"),
+                result=fields.values.get("result"),
+                error=fields.optional_string("error"),
+            )
+
+    def _stop(self, message: Publication, device_id: str) -> EmergencyStop:
+        _refuse_old_stop(message)
+        return EmergencyStop(device_id=device_id)
+
+    def _confirm(self, message: Publication, device_id: str) -> Confirmation:
+        fields = Fields(wire.loads(wire.decode_text(message.payload, max_bytes=self._max_bytes)))
+        with _refused_as(device_id, _readable_id(fields.values)):
+            _check_device(fields, device_id)
+            _refuse_retained(message, "a confirm")
+            return Confirmation(device_id=device_id, id=fields.id("id"), approve=fields.flag("approve"))
+
     def _response_topic(self, topic: str | None, device_id: str) -> str | None:
         """Refuse what would let a device publish, through the brain, where it may not.
 
@@ -153,6 +240,27 @@ def _intent_object(text: str) -> dict[str, JsonValue]:
     return wire.loads(text) if text.lstrip().startswith(("{", "[")) else {"text": text}
 
 
+def _body(event: Inbound) -> tuple[str, bytes | Mapping[str, object]]:
+    """Return an event's leaf, and its payload or the fields of it."""
+    leaf, body = STOP, b""  # type: tuple[str, bytes | Mapping[str, object]]
+    match event:
+        case Intent():
+            leaf, body = INTENT, _intent_fields(event)
+        case Cancel():
+            leaf, body = CANCEL, {} if event.id is None else {"id": event.id}
+        case DeviceStatus():
+            leaf, body = STATUS, {"status": event.status, **event.detail} if event.detail else event.status.encode()
+        case Capabilities():
+            leaf, body = CAPABILITIES, b"" if event.document is None else event.document
+        case Telemetry():
+            leaf, body = TELEMETRY, event.values
+        case ActionResult():
+            leaf, body = RESULT, _result_fields(event)
+        case Confirmation():
+            leaf, body = CONFIRM, {"id": event.id, "approve": event.approve}
+    return leaf, body
+
+
 def _intent_fields(event: Intent) -> dict[str, object]:
     fields: dict[str, object] = {"id": event.id, "text": event.text}
     optional: dict[str, object] = {
@@ -171,6 +279,11 @@ def _intent_fields(event: Intent) -> dict[str, object]:
     return fields | {name: value for name, value in optional.items() if value is not None}
 
 
+def _result_fields(event: ActionResult) -> dict[str, object]:
+    fields: dict[str, object] = {"id": event.id, "ok": event.ok, "result": event.result, "error": event.error}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _readable_id(values: Mapping[str, JsonValue]) -> str | None:
     value = values.get("id")
     return value if isinstance(value, str) and is_id(value) else None
@@ -187,6 +300,16 @@ def _refuse_retained(message: Publication, what: str) -> None:
         raise ContractError(
             "bad_payload",
             f"{what} must not be retained: an old wish is not a wish. Publish it without retain, "
+            "and clear the old one with an empty retained message",
+        )
+
+
+def _refuse_old_stop(message: Publication) -> None:
+    """Refuse what the broker kept: the subscription asks that a live message comes without the flag."""
+    if message.retain:
+        raise ContractError(
+            "bad_payload",
+            "a retained stop is an old one, and was not acted on: publish a stop without retain, "
             "and clear the old one with an empty retained message",
         )
 

@@ -1,4 +1,4 @@
-"""The brain's link to its devices: intake, acknowledgement, publishing."""
+"""The brain's link to its devices: intake, acknowledgement, publishing, and the way of an emergency stop."""
 
 from __future__ import annotations
 
@@ -6,23 +6,43 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from naila.config.settings import Settings
 from naila.errors import ContractError
-from naila.events import BrainStatus, ErrorNotice, Inbound, Intent, Outbound, Reply, StreamItem
+from naila.events import Action, BrainStatus, EmergencyStop, ErrorNotice, Inbound, Intent, Outbound, Reply, StreamItem
+from naila.fleet import STOP
 from naila.mqtt.broker_address import BrokerAddress, Version
 from naila.mqtt.codec import Codec
 from naila.mqtt.connection import Connection
-from naila.mqtt.connection_state import Receipt
+from naila.mqtt.connection_state import ConnectionState, Receipt
 from naila.mqtt.publication import Publication
 from naila.mqtt.topics import Topics
 
 log = logging.getLogger(__name__)
 
 MAX_INTAKE = 1024
+MAX_INTAKE_PER_DEVICE = 128
+INTAKE_SLICE_S = 0.002
+MANY_WAITING_TO_BE_SENT = 500
 SUBSCRIBE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A message that waits to be taken in, and the event that it is, where that is known already."""
+
+    message: Publication
+    receipt: Receipt
+    sender: str | None
+    event: Inbound | None = None
+    arrived_at: float = 0.0
+
+
+def _stop_unheard(stop: EmergencyStop, request_id: str) -> None:
+    log.error("nobody takes the emergency stop %s of %s", request_id, stop.device_id or "everybody")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +56,7 @@ class LinkStatus:
         received: messages from devices.
         refused: of these, what broke the contract or found no room.
         published: messages that the broker has.
-        dropped: messages given up because too many waited for the broker.
+        dropped: messages given up because too many waited for the broker, or they waited too long.
         reconnects: connections after the first.
         last_progress: monotonic time; stands still when the link hangs.
     """
@@ -57,7 +77,14 @@ class MqttLink:
 
     A message is acknowledged after `accept` has returned, one after the other, in the order in which they came. Of
     QoS 1 messages the broker holds at most the receive maximum (256) unacknowledged at us; whatever comes beyond
-    `MAX_INTAKE` waiting messages (QoS 0, or a broker of 3.1.1 without a limit) is refused with `busy`.
+    `MAX_INTAKE` waiting messages, `MAX_INTAKE_PER_DEVICE` of one device (QoS 0, or a broker of 3.1.1 without a limit),
+    is refused with `busy`. Reading and decoding take turns with everything else in the loop, some milliseconds each.
+
+    **An emergency stop waits for none of this.** Stops come, and the `stop` actions that they become go, on a
+    connection of their own: no window, queue or buffer that another message can fill is before them, here or in the
+    broker. `on_stop` is called as soon as one is read; so it is for an intent, also a partial one, that is only a stop
+    word, before that intent goes the way of all intents. What waits to be sent to a device's action topic is withdrawn
+    when a stop is sent there.
 
     The session outlives the connection. So devices are heard from the first connection on, before `start_intake`,
     if the brain ran before; `accept` must be ready for that.
@@ -68,6 +95,9 @@ class MqttLink:
         topics: the topics of this installation.
         accept: takes an event in for good. May refuse with a `ContractError`, which the device is told.
         birth: the brain's status, published on each connection.
+        on_stop: called with each emergency stop and a request id for it, in the loop's thread; must not wait. The
+            stop is repeated whenever its message is.
+        is_stop: whether what somebody said is only a stop word; microseconds, whatever the text.
         intake: subscribe from the start; else `start_intake` does.
         rng: source of the jitter between attempts to connect.
         monotonic: seconds that never jump.
@@ -84,6 +114,8 @@ class MqttLink:
         *,
         accept: Callable[[Inbound], Awaitable[None]],
         birth: Callable[[], BrainStatus],
+        on_stop: Callable[[EmergencyStop, str], None] = _stop_unheard,
+        is_stop: Callable[[str], bool] = lambda _: False,
         intake: bool = True,
         rng: random.Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -91,10 +123,14 @@ class MqttLink:
         self._codec = codec
         self._topics = topics
         self._accept = accept
+        self._on_stop = on_stop
+        self._is_stop = is_stop
         self._monotonic = monotonic
         self._intake_started = intake
-        self._intake: asyncio.Queue[tuple[Publication, Receipt]] = asyncio.Queue(MAX_INTAKE)
+        self._intake: asyncio.Queue[_Taken] = asyncio.Queue(MAX_INTAKE)
+        self._waiting: Counter[str | None] = Counter()
         self._accepting_since: float | None = None
+        self._arrived_at = 0.0
         self._refused = 0
         will = codec.encode(BrainStatus(status="offline"))
         self._connection = Connection(
@@ -105,30 +141,43 @@ class MqttLink:
             rng=rng,
             monotonic=monotonic,
         )
+        self._stops = Connection(
+            BrokerAddress.from_settings(settings, client_id=f"{settings.client_id}-stop"),
+            on_message=self._on_stop_message,
+            subscriptions=topics.stops(),
+            rng=rng,
+            monotonic=monotonic,
+        )
 
     @property
     def status(self) -> LinkStatus:
         """How the link is doing, now."""
-        state = self._connection.state
-        progress = state.last_progress
+        state, stops = self._connection.state, self._stops.state
+        progress = min(state.last_progress, stops.last_progress)
         if self._accepting_since is not None:
             progress = min(progress, self._accepting_since)
         return LinkStatus(
             connected=state.connected,
             protocol=state.protocol,
-            error=state.error,
-            received=state.received,
+            error=state.error or _error_of_stops(stops),
+            received=state.received + stops.received,
             refused=self._refused,
-            published=state.published,
-            dropped=state.dropped,
+            published=state.published + stops.published,
+            dropped=state.dropped + stops.dropped,
             reconnects=state.reconnects,
             last_progress=progress,
         )
+
+    @property
+    def arrived_at(self) -> float:
+        """When the event that is being accepted came, on the monotonic clock: a stop may have overtaken it since."""
+        return self._arrived_at
 
     async def run(self) -> None:
         """Keep the link up until `stop`, or until cancelled: then the broker publishes the will."""
         async with asyncio.TaskGroup() as group:
             intake = group.create_task(self._take_in(), name="mqtt intake")
+            group.create_task(self._stops.run(), name="mqtt stops")
             await self._connection.run()
             intake.cancel()
 
@@ -140,13 +189,21 @@ class MqttLink:
         self._connection.subscribe(self._topics.intake())
         if self._connection.state.connected:
             try:
-                await asyncio.wait_for(self._connection.ready(), SUBSCRIBE_TIMEOUT_S)
+                await asyncio.wait_for(self.hearing(), SUBSCRIBE_TIMEOUT_S)
             except TimeoutError:
                 log.warning("the broker has not answered the subscription within %g s", SUBSCRIBE_TIMEOUT_S)
 
+    async def hearing(self) -> None:
+        """Return when the broker has answered every subscription, that to stops too."""
+        await self._connection.ready()
+        await self._stops.ready()
+
     async def stop(self, final: BrainStatus, *, timeout_s: float = 2.0) -> None:
         """Send what waits, then the final status, and disconnect; `run` returns."""
-        await self._connection.stop([self._codec.encode(final)], timeout_s=timeout_s)
+        await asyncio.gather(
+            self._connection.stop([self._codec.encode(final)], timeout_s=timeout_s),
+            self._stops.stop(timeout_s=timeout_s),
+        )
 
     def publish(self, event: Outbound, *, to: Intent | None = None) -> None:
         """Send an event, and a copy to the response topic of the request that it answers; never blocks."""
@@ -155,29 +212,82 @@ class MqttLink:
         except ValueError:
             log.exception("an event could not be put into JSON: %r", event)
             return
-        self._connection.publish(message)
+        if isinstance(event, Action) and event.name == STOP:
+            self._publish_urgently(message)
+        else:
+            self._connection.publish(message)
         if to is not None and to.response_topic and isinstance(event, Reply | StreamItem | ErrorNotice):
             self._connection.publish(replace(message, topic=to.response_topic, correlation_data=to.correlation_data))
 
-    def _on_message(self, message: Publication, receipt: Receipt) -> None:
+    def _publish_urgently(self, message: Publication) -> None:
+        """Send a stop on the connection that nothing else uses, or on the other one, if only that is there."""
+        self._connection.withdraw(message.topic)
+        if self._connection.state.connected and not self._stops.state.connected:
+            self._connection.publish(message, urgent=True)
+        else:
+            self._stops.publish(message)
+
+    def _on_stop_message(self, message: Publication, receipt: Receipt) -> None:
         try:
-            self._intake.put_nowait((message, receipt))
-        except asyncio.QueueFull:
-            self._refuse_for_want_of_room(message)
-            self._connection.ack(receipt)
+            event = self._codec.decode(message)
+        except ContractError as exc:
+            self._refuse(exc, None)
+        else:
+            if isinstance(event, EmergencyStop):
+                self._stop(event, self._codec.make_id())
+        self._stops.ack(receipt)
 
-    async def _take_in(self) -> None:
-        while True:
-            message, receipt = await self._intake.get()
-            self._accepting_since = self._monotonic()
-            await self._take_in_one(message)
+    def _on_message(self, message: Publication, receipt: Receipt) -> None:
+        taken = _Taken(message, receipt, self._sender(message), self._spoken_stop(message), self._monotonic())
+        if self._intake.full() or self._waiting[taken.sender] >= MAX_INTAKE_PER_DEVICE:
+            self._refuse_for_want_of_room(taken)
             self._connection.ack(receipt)
-            self._accepting_since = None
+            return
+        self._waiting[taken.sender] += 1
+        self._intake.put_nowait(taken)
 
-    async def _take_in_one(self, message: Publication) -> None:
+    def _spoken_stop(self, message: Publication) -> Inbound | None:
+        """Stop at once if somebody said so; return the event, decoded already, where the message is a good one."""
+        said = self._codec.said(message)
+        if said is None or not self._is_stop(said[1]):
+            return None
         event: Inbound | None = None
         try:
             event = self._codec.decode(message)
+        except ContractError as exc:
+            log.info("stopping all the same, for what will be refused: %s", exc)
+        request_id = event.id if isinstance(event, Intent) else self._codec.make_id()
+        self._stop(EmergencyStop(device_id=said[0]), request_id)
+        return event
+
+    def _stop(self, stop: EmergencyStop, request_id: str) -> None:
+        log.warning("emergency stop of %s (%s)", stop.device_id or "everybody", request_id)
+        try:
+            self._on_stop(stop, request_id)
+        except Exception:
+            # The connection that the next stop comes on must live.
+            log.exception("the emergency stop %s failed", request_id)
+
+    async def _take_in(self) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + INTAKE_SLICE_S
+        while True:
+            taken = await self._intake.get()
+            self._accepting_since = self._monotonic()
+            self._arrived_at = taken.arrived_at
+            await self._take_in_one(taken.message, taken.event)
+            self._connection.ack(taken.receipt)
+            self._accepting_since = None
+            self._waiting[taken.sender] -= 1
+            if not self._waiting[taken.sender]:
+                del self._waiting[taken.sender]
+            if loop.time() >= until:
+                await asyncio.sleep(0)  # a queue that is never empty would keep the loop to itself
+                until = loop.time() + INTAKE_SLICE_S
+
+    async def _take_in_one(self, message: Publication, event: Inbound | None) -> None:
+        try:
+            event = event or self._codec.decode(message)
             if event is not None:
                 await self._accept(event)
         except ContractError as exc:
@@ -203,12 +313,21 @@ class MqttLink:
             notice = ErrorNotice(device_id=device_id, code=refusal.code, message=str(refusal), id=request_id)
             self.publish(notice, to=event if isinstance(event, Intent) else None)
 
-    def _refuse_for_want_of_room(self, message: Publication) -> None:
-        text = f"{MAX_INTAKE} messages wait to be taken in: send it again later"
-        self._refuse(ContractError("busy", text, device_id=self._sender(message)), None)
+    def _refuse_for_want_of_room(self, taken: _Taken) -> None:
+        """Tell the device, unless so much waits to be sent that these notices would push out what others wait for."""
+        if self._connection.waiting >= MANY_WAITING_TO_BE_SENT:
+            self._refused += 1
+            log.warning("refused from %s for want of room, and could not tell it", taken.sender)
+            return
+        text = f"{self._waiting[taken.sender]} messages of this device wait to be taken in: send it again later"
+        self._refuse(ContractError("busy", text, device_id=taken.sender), taken.event)
 
     def _sender(self, message: Publication) -> str | None:
         try:
             return self._topics.parse(message.topic)[0]
         except ContractError as exc:
             return exc.device_id
+
+
+def _error_of_stops(state: ConnectionState) -> str | None:
+    return f"the connection for emergency stops: {state.error}" if state.error else None

@@ -1,14 +1,18 @@
-"""The wire form of what the brain sends: replies, streams, errors, and what it says about itself."""
+"""The wire form of what the brain sends: replies, streams, actions, errors, and what it says about itself."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from typing import Literal
 
 from naila.errors import ContractError, ErrorCode
 from naila.events import (
+    Action,
     ActionOutcome,
+    ActionPending,
     Alert,
     BrainState,
     BrainStatus,
@@ -29,7 +33,7 @@ from naila.events import (
 from naila.mqtt import wire
 from naila.mqtt.fields import Fields
 from naila.mqtt.publication import Publication
-from naila.mqtt.topics import ERROR, REPLY, STREAM, Topics
+from naila.mqtt.topics import ACTION, ERROR, PENDING, REPLY, STREAM, Topics
 
 JSON = "application/json"
 METRIC_NAMES = tuple(field.name for field in dataclass_fields(Metrics) if field.name != "extra")
@@ -55,6 +59,8 @@ class OutboundCodec:
             REPLY: _read_reply,
             STREAM: _read_stream_item,
             ERROR: _read_error,
+            ACTION: _read_action,
+            PENDING: _read_pending,
         }
 
     def encode(self, event: Outbound) -> Publication:
@@ -66,7 +72,14 @@ class OutboundCodec:
         if isinstance(event, BrainStatus):
             return Publication(topic=self._topics.brain_status, payload=event.status.encode(), qos=1, retain=True)
         topic, fields, qos, retain = self._shape(event)
-        return Publication(topic=topic, payload=wire.dumps(fields), qos=qos, retain=retain, content_type=JSON)
+        return Publication(
+            topic=topic,
+            payload=wire.dumps(fields),
+            qos=qos,
+            retain=retain,
+            content_type=JSON,
+            message_expiry=_expiry_s(event.ttl_ms) if isinstance(event, Action) else None,
+        )
 
     def decode(self, message: Publication) -> Outbound:
         """Return the event that a message of the brain is.
@@ -81,26 +94,39 @@ class OutboundCodec:
             return reader(Fields(wire.loads(text)))
         device_id, leaf = self._topics.parse(message.topic)
         if device_reader := self._to_device.get(leaf):
-            return device_reader(Fields(wire.loads(text)), device_id)
+            event = device_reader(Fields(wire.loads(text)), device_id)
+            left_s = message.message_expiry
+            return replace(event, ttl_ms=left_s * 1000) if isinstance(event, Action) and left_s is not None else event
         raise ContractError("bad_topic", f"{message.topic!r} is no topic of the brain", device_id=device_id)
 
     def _shape(
-        self, event: Reply | StreamItem | ErrorNotice | Health | Metrics | Alert
+        self, event: Reply | StreamItem | Action | ActionPending | ErrorNotice | Health | Metrics | Alert
     ) -> tuple[str, dict[str, object], int, bool]:
         """Topic, fields, QoS and retain flag."""
+        qos = 1
         match event:
             case Reply():
-                return self._topics.device(event.device_id, REPLY), _reply(event), 1, False
+                leaf, fields = REPLY, _reply(event)
             case StreamItem():
-                return self._topics.device(event.device_id, STREAM), _stream_item(event), 0, False
+                leaf, fields, qos = STREAM, _stream_item(event), 0
+            case Action():
+                leaf, fields = ACTION, _action(event)
+            case ActionPending():
+                leaf, fields = PENDING, _pending(event)
             case ErrorNotice():
-                return self._topics.device(event.device_id, ERROR), _error(event), 1, False
+                leaf, fields = ERROR, _error(event)
             case Health():
                 return self._topics.health, _health(event), 1, True
             case Metrics():
                 return self._topics.metrics, _metrics(event), 0, False
             case Alert():
                 return self._topics.alerts, _alert(event), 1, False
+        return self._topics.device(event.device_id, leaf), fields, qos, False
+
+
+def _expiry_s(ttl_ms: int | None) -> int | None:
+    """Return MQTT's expiry, whole seconds: never before the action's own."""
+    return None if ttl_ms is None else max(1, math.ceil(ttl_ms / 1000))
 
 
 def _present(values: Mapping[str, object]) -> dict[str, object]:
@@ -125,7 +151,7 @@ def _reply(event: Reply) -> dict[str, object]:
         "degraded": event.degraded,
         "conversation_id": event.conversation_id,
         "finish_reason": event.finish_reason,
-        "actions": [_action(action) for action in event.actions],
+        "actions": [_outcome(action) for action in event.actions],
         "model": event.model,
         "usage": _slots(event.usage),
         "timing": _slots(event.timing),
@@ -145,7 +171,7 @@ def _read_reply(fields: Fields, device_id: str) -> Reply:
         degraded=fields.flag("degraded"),
         conversation_id=fields.string("conversation_id"),
         finish_reason=fields.choice("finish_reason", FinishReason),
-        actions=tuple(_read_action(action) for action in fields.each("actions")),
+        actions=tuple(_read_outcome(action) for action in fields.each("actions")),
         model=fields.optional_string("model"),
         usage=Usage(**{field.name: usage.integer(field.name) for field in dataclass_fields(Usage)}),
         timing=Timing(**{field.name: timing.number(field.name) for field in dataclass_fields(Timing)}),
@@ -153,9 +179,10 @@ def _read_reply(fields: Fields, device_id: str) -> Reply:
     )
 
 
-def _action(action: ActionOutcome) -> dict[str, object]:
+def _outcome(action: ActionOutcome) -> dict[str, object]:
     fields = {
         "id": action.id,
+        "device_id": action.device_id,
         "name": action.name,
         "arguments": action.arguments,
         "ok": action.ok,
@@ -165,7 +192,7 @@ def _action(action: ActionOutcome) -> dict[str, object]:
     return _present(fields)
 
 
-def _read_action(fields: Fields) -> ActionOutcome:
+def _read_outcome(fields: Fields) -> ActionOutcome:
     return ActionOutcome(
         id=fields.string("id"),
         name=fields.string("name"),
@@ -173,6 +200,53 @@ def _read_action(fields: Fields) -> ActionOutcome:
         ok=fields.optional_flag("ok"),
         result=fields.values.get("result"),
         error=fields.optional_string("error"),
+        device_id=fields.optional_string("device_id"),
+    )
+
+
+def _action(event: Action) -> dict[str, object]:
+    return {
+        "id": event.id,
+        "request_id": event.request_id,
+        "name": event.name,
+        "arguments": event.arguments,
+        "expires_at": event.expires_at,
+        "seq": event.seq,
+    }
+
+
+def _read_action(fields: Fields, device_id: str) -> Action:
+    return Action(
+        device_id=device_id,
+        id=fields.string("id"),
+        request_id=fields.string("request_id"),
+        name=fields.string("name"),
+        arguments=fields.object("arguments"),
+        expires_at=fields.string("expires_at"),
+        seq=fields.integer("seq"),
+    )
+
+
+def _pending(event: ActionPending) -> dict[str, object]:
+    return {
+        "id": event.id,
+        "request_id": event.request_id,
+        "name": event.name,
+        "arguments": event.arguments,
+        "question": event.question,
+        "expires_at": event.expires_at,
+    }
+
+
+def _read_pending(fields: Fields, device_id: str) -> ActionPending:
+    return ActionPending(
+        device_id=device_id,
+        id=fields.string("id"),
+        request_id=fields.string("request_id"),
+        name=fields.string("name"),
+        arguments=fields.object("arguments"),
+        question=fields.string("question"),
+        expires_at=fields.string("expires_at"),
     )
 
 

@@ -1,4 +1,4 @@
-"""One MQTT message as NAILA sees it, free of any library's types."""
+"""One MQTT message, and one subscription, as NAILA sees them, free of any library's types."""
 
 from __future__ import annotations
 
@@ -28,3 +28,17 @@ class Publication:
     correlation_data: bytes | None = None
     content_type: str | None = None
     message_expiry: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What is to be heard, with QoS 1.
+
+    Attributes:
+        topic: a topic filter.
+        retain_as_published: MQTT 5: a live message has the retain flag that it was published with. Without it, and
+            with 3.1.1, only what the broker kept from before has the flag.
+    """
+
+    topic: str
+    retain_as_published: bool = True

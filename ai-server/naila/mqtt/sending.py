@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
+import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from naila.mqtt.publication import Publication
 
+log = logging.getLogger(__name__)
+
 MAX_WAITING = 1000
 MAX_UNWRITTEN = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A message, and the monotonic time after which nobody wants it (None: always wanted)."""
+
+    message: Publication
+    due: float | None
 
 
 class SendQueue:
@@ -17,45 +32,85 @@ class SendQueue:
     `waiting` holds what was not handed to the MQTT library yet: at most `MAX_WAITING`, and at that bound the oldest
     is dropped, since a person waits for the newest answer and a device repeats what was not answered. Of retained
     messages only the last of a topic waits. `flying` holds what was handed over and is not acknowledged: at most
-    `window`, because brokers disconnect a client that exceeds their receive maximum, also when it resends.
+    `window`, because brokers disconnect a client that exceeds their receive maximum, also when it resends. A message
+    with an expiry that is over while it waits is dropped, loudly; else the broker is told what is left of it.
+
+    Args:
+        window: most messages that may fly.
+        monotonic: seconds that never jump.
     """
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.window = window
         self.dropped = 0
-        self._waiting: deque[Publication] = deque()
-        self._flying: dict[int, Publication] = {}
+        self._monotonic = monotonic
+        self._waiting: deque[_Waiting] = deque()
+        self._flying: dict[int, _Waiting] = {}
         self._unwritten: set[int] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def put(self, message: Publication) -> Publication | None:
-        """Let a message wait; return the one that was dropped for it, if any."""
+    @property
+    def waiting(self) -> int:
+        """How many messages wait."""
+        return len(self._waiting)
+
+    @property
+    def flies_perishable(self) -> bool:
+        """Whether a message with an expiry is not acknowledged yet."""
+        return any(flying.due is not None for flying in self._flying.values())
+
+    def put(self, message: Publication, *, urgent: bool = False) -> Publication | None:
+        """Let a message wait, an urgent one before all others; return the one that was dropped for it, if any."""
         if message.retain:
-            self._waiting = deque(other for other in self._waiting if not _replaces(message, other))
+            self._waiting = deque(other for other in self._waiting if not _replaces(message, other.message))
         dropped = self._waiting.popleft() if len(self._waiting) >= MAX_WAITING else None
         self.dropped += dropped is not None
-        self._waiting.append(message)
+        due = None if message.message_expiry is None else self._monotonic() + message.message_expiry
+        waiting = _Waiting(message, due)
+        if urgent:
+            self._waiting.appendleft(waiting)
+        else:
+            self._waiting.append(waiting)
         self._idle.clear()
-        return dropped
+        return dropped.message if dropped else None
+
+    def withdraw(self, topic: str) -> int:
+        """Drop what waits for a topic, and return how many messages that were."""
+        kept = deque(waiting for waiting in self._waiting if waiting.message.topic != topic)
+        withdrawn = len(self._waiting) - len(kept)
+        self._waiting = kept
+        self._settle()
+        return withdrawn
 
     def take(self) -> Publication | None:
         """Return the next message if the window has room for it."""
-        return self._waiting.popleft() if self._waiting and len(self._flying) < self.window else None
+        while self._waiting and len(self._flying) < self.window:
+            waiting = self._waiting.popleft()
+            if waiting.due is None:
+                return waiting.message
+            left_s = math.ceil(waiting.due - self._monotonic())
+            if left_s > 0:
+                return replace(waiting.message, message_expiry=left_s)
+            self.dropped += 1
+            log.error("a message to %s waited for the broker until it had expired: dropped", waiting.message.topic)
+        self._settle()
+        return None
 
     def sent(self, mid: int, message: Publication) -> None:
         """A message was handed over under this packet id."""
         if message.qos:
-            self._flying[mid] = message
+            due = None if message.message_expiry is None else self._monotonic() + message.message_expiry
+            self._flying[mid] = _Waiting(message, due)
         else:
             self._unwritten.add(mid)
 
     def done(self, mid: int) -> Publication | None:
         """The broker acknowledged a message, or the socket took a QoS 0 one; return the acknowledged one."""
         self._unwritten.discard(mid)
-        message = self._flying.pop(mid, None)
+        flying = self._flying.pop(mid, None)
         self._settle()
-        return message
+        return flying.message if flying else None
 
     def may_write_unacknowledged(self) -> bool:
         """Whether a QoS 0 message may be written: at most `MAX_UNWRITTEN` pile up behind a slow broker."""

@@ -3,7 +3,10 @@
 ::
 
     {root}/devices/{device_id}/intent | cancel | status                        device to brain
+    {root}/devices/{device_id}/capabilities | telemetry | action/result | confirm
+    {root}/devices/{device_id}/stop  {root}/fleet/stop                         on a connection of their own
     {root}/devices/{device_id}/reply | reply/stream | error                    brain to device
+    {root}/devices/{device_id}/action | action/pending
     {root}/ai/status | health | metrics | alerts                               the brain about itself
 """
 
@@ -13,19 +16,26 @@ import re
 from typing import Final
 
 from naila.errors import ContractError
+from naila.mqtt.publication import Subscription
 
 ID_RULE: Final = "[A-Za-z0-9_-]{1,64}"
 INTENT: Final = "intent"
 CANCEL: Final = "cancel"
 STATUS: Final = "status"
+CAPABILITIES: Final = "capabilities"
+TELEMETRY: Final = "telemetry"
+RESULT: Final = "action/result"
+STOP: Final = "stop"
+CONFIRM: Final = "confirm"
 REPLY: Final = "reply"
 STREAM: Final = "reply/stream"
 ERROR: Final = "error"
+ACTION: Final = "action"
+PENDING: Final = "action/pending"
 
-DEVICE_LEAVES: Final = frozenset(
-    {INTENT, CANCEL, STATUS, "capabilities", "telemetry", "action/result", "stop", "confirm"}
-)
-BRAIN_LEAVES: Final = frozenset({REPLY, STREAM, ERROR, "action", "action/pending"})
+DEVICE_LEAVES: Final = frozenset({INTENT, CANCEL, STATUS, CAPABILITIES, TELEMETRY, RESULT, STOP, CONFIRM})
+BRAIN_LEAVES: Final = frozenset({REPLY, STREAM, ERROR, ACTION, PENDING})
+WISHES: Final = frozenset({INTENT, CANCEL, RESULT, CONFIRM})
 
 _ID = re.compile(ID_RULE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -50,19 +60,32 @@ class Topics:
         self.health = f"{root}/ai/health"
         self.metrics = f"{root}/ai/metrics"
         self.alerts = f"{root}/ai/alerts"
+        self.fleet_stop = f"{root}/fleet/stop"
         self._devices = f"{root}/devices/"
 
     def device(self, device_id: str, leaf: str) -> str:
         """Return a device's topic for one of the leaves above."""
         return f"{self._devices}{device_id}/{leaf}"
 
-    def intake(self) -> tuple[str, ...]:
-        """Return what the brain subscribes to, with QoS 1."""
-        return tuple(self.device("+", leaf) for leaf in (INTENT, CANCEL, STATUS))
+    def intake(self) -> tuple[Subscription, ...]:
+        """Return what the brain subscribes to, less the stops.
+
+        A wish comes with the retain flag that it was published with, so that a retained one is recognised, and
+        refused, when it is made; of the rest, the flag tells an old message from a live one.
+        """
+        leaves = (INTENT, CANCEL, STATUS, CAPABILITIES, TELEMETRY, RESULT, CONFIRM)
+        return tuple(Subscription(self.device("+", leaf), retain_as_published=leaf in WISHES) for leaf in leaves)
+
+    def stops(self) -> tuple[Subscription, ...]:
+        """Return where the brain hears emergency stops: an old one is told from a live one, retained or not."""
+        return tuple(
+            Subscription(topic, retain_as_published=False) for topic in (self.device("+", STOP), self.fleet_stop)
+        )
 
     def for_device(self, device_id: str) -> tuple[str, ...]:
         """Return what a device subscribes to."""
-        return (*(self.device(device_id, leaf) for leaf in (REPLY, STREAM, ERROR)), self.brain_status)
+        leaves = (REPLY, STREAM, ERROR, ACTION, PENDING)
+        return (*(self.device(device_id, leaf) for leaf in leaves), self.brain_status)
 
     def is_own(self, topic: str) -> bool:
         """Whether a topic lies inside the root, where only the contract decides who may publish."""

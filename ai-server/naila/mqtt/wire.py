@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any, NoReturn
 
 from naila.errors import ContractError
@@ -20,6 +21,8 @@ MAX_DEPTH = 32
 
 # A string (consumed whole, closed or not, without backtracking) or one bracket.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.|\\\Z)*+"?|[\[\]{}]', re.DOTALL)
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Flaw:
@@ -49,17 +52,21 @@ def loads(text: str) -> dict[str, JsonValue]:
     Raises:
         ContractError: `bad_payload`, with the key path or the position.
     """
-    _check_depth(text)
     try:
         value = _DECODER.decode(text)
+    except RecursionError:
+        _refuse_depth(text)
+        _refuse("nested too deep")
     except json.JSONDecodeError as exc:
         _refuse(f"not valid JSON: {exc.msg} at line {exc.lineno} column {exc.colno}")
     if isinstance(value, _Flaw):
         _refuse(value.reason)
     if not isinstance(value, dict):
         _refuse(f"the payload must be a JSON object, got {_kind(value)}")
-    for path, reason in _flaws(value, ""):
-        _refuse(f"{path}: {reason}" if path else reason)
+    if not _is_clean(value):
+        _refuse_depth(text)
+        for path, reason in _flaws(value, ""):
+            _refuse(f"{path}: {reason}" if path else reason)
     return value
 
 
@@ -77,7 +84,26 @@ def _refuse(message: str) -> NoReturn:
     raise ContractError("bad_payload", message)
 
 
-def _check_depth(text: str) -> None:
+def _is_clean(value: dict[str, Any]) -> bool:
+    """Whether there is nothing to refuse: one quick look at everything, since a flood may be made of this."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        deeper: list[Any] = []
+        for container in level:
+            for item in chain(container, container.values()) if type(container) is dict else container:
+                kind = type(item)
+                if kind is list or kind is dict:
+                    deeper.append(item)
+                elif kind is _Flaw or (kind is str and not _encodes(item)):
+                    return False
+        if not deeper:
+            return True
+        level = deeper
+    return False
+
+
+def _refuse_depth(text: str) -> None:
+    """Refuse what is nested too deep, with the place. To look for that costs more than to parse."""
     depth = 0
     for match in _STRING_OR_BRACKET.finditer(text):
         bracket = match[0]
@@ -128,7 +154,7 @@ def _flaws(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _encodes(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+    return text.isascii() or _SURROGATE.search(text) is None
 
 
 def _short(text: str) -> str:
