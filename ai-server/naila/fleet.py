@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, Literal
 
 from naila.errors import ErrorCode
@@ -143,6 +144,21 @@ class DeviceView:
     may_move: bool = True
     readings: Mapping[str, Reading] = field(default_factory=dict)
     running: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """When a device was last heard, and what it said of its presence.
+
+    Attributes:
+        device_id: which device.
+        online: what its status said; None where it never said.
+        heard_at: when anything came from it.
+    """
+
+    device_id: str
+    online: bool | None
+    heard_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from naila.events import FinishReason, Intent, JsonValue, Outbound, Reply, Usage
-from naila.fleet import FleetView, Outcome, Pending, Proposal
+from naila.fleet import FleetView, Outcome, Pending, Proposal, Sighting
 
 Role = Literal["system", "user", "assistant", "ipython"]
 StopCause = Literal["cancelled", "deadline"]
@@ -292,6 +292,14 @@ class DeviceStore(Protocol):
         ...
 
 
+class SightingStore(Protocol):
+    """When devices were last heard, on disk: for those who look while the daemon does not run."""
+
+    async def keep_sightings(self, sightings: Sequence[Sighting]) -> None:
+        """Keep when some devices were last heard; the others' stay as they are."""
+        ...
+
+
 class Publisher(Protocol):
     """The way out."""
 
@@ -334,6 +342,7 @@ class ModelHeader:
         head_dim_k: width of one key head.
         head_dim_v: width of one value head.
         n_vocab: vocabulary size.
+        n_parameters: weights in all tensors together; 0 where that is not known.
     """
 
     path: Path
@@ -348,6 +357,7 @@ class ModelHeader:
     head_dim_k: int
     head_dim_v: int
     n_vocab: int
+    n_parameters: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

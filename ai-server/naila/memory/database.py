@@ -96,15 +96,21 @@ class Database:
     ) -> None:
         await self._close()
 
-    async def run(self, work: Work[T]) -> T:
+    async def run(self, work: Work[T], *, durable: bool = False) -> T:
         """Run `work` in a writing transaction: committed when it returns, undone when it raises.
+
+        Args:
+            work: what to do.
+            durable: on return it survives a power cut too, whatever `synchronous` says.
 
         A caller that is cancelled does not learn which of the two happened: write so that a repeat does no harm.
 
         Raises:
             StorageError: SQLite refused; the message names the file and the fix.
         """
-        return await self._watched(partial(self._transaction, "BEGIN IMMEDIATE", work), writes=True)
+        return await self._watched(
+            partial(self._durably if durable else self._transaction, "BEGIN IMMEDIATE", work), writes=True
+        )
 
     async def read(self, work: Work[T]) -> T:
         """Run `work` in a transaction that sees one state of the database and waits for nobody.
@@ -249,6 +255,14 @@ class Database:
         except sqlite3.Error as exc:
             raise self._explained(exc) from exc
         return result
+
+    def _durably(self, begin: str, work: Work[T]) -> T:
+        connection = self._opened()
+        connection.execute("PRAGMA synchronous = FULL")
+        try:
+            return self._transaction(begin, work)
+        finally:
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
 
     def _purge(self) -> None:
         connection = self._opened()

@@ -66,7 +66,38 @@ def forgotten(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE TABLE forgotten (id INTEGER PRIMARY KEY, session TEXT NOT NULL) STRICT")
 
 
-MIGRATIONS: tuple[Migration, ...] = (conversations, forgotten)
+def devices(connection: sqlite3.Connection) -> None:
+    """What devices declared, and when each was last heard."""
+    connection.execute("""
+        CREATE TABLE devices (
+            device_id TEXT PRIMARY KEY,
+            document TEXT NOT NULL,
+            declared_at TEXT NOT NULL
+        ) STRICT
+    """)
+    connection.execute("""
+        CREATE TABLE sightings (
+            device_id TEXT PRIMARY KEY,
+            online INTEGER,
+            heard_at TEXT NOT NULL
+        ) STRICT
+    """)
+    connection.execute("CREATE INDEX sightings_by_age ON sightings (heard_at)")
+
+
+def pending_actions(connection: sqlite3.Connection) -> None:
+    """Actions that wait for a person; a settled one leaves its id, so that it is never used again."""
+    connection.execute("""
+        CREATE TABLE pending_actions (
+            number INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            pending TEXT,
+            expires_at TEXT NOT NULL
+        ) STRICT
+    """)
+
+
+MIGRATIONS: tuple[Migration, ...] = (conversations, forgotten, devices, pending_actions)
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[Migration] = MIGRATIONS) -> None:
