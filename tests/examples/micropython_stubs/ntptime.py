@@ -1,0 +1,5 @@
+"""A clock that is always right."""
+
+
+def settime():
+    pass
