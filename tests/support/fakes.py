@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from naila.errors import (
+    ContractError,
     DeadlineExceededError,
     GenerationCancelledError,
     ModelNotLoadedError,
@@ -15,16 +16,20 @@ from naila.errors import (
     StorageError,
 )
 from naila.events import ErrorNotice, FinishReason, Intent, Outbound, Reply, StreamItem, Usage
+from naila.fleet import DeviceView, FleetView, Outcome, OutcomeStatus, Pending, Proposal
+from naila.orchestration.wanted import Wish
 from naila.ports import (
     Cancellation,
     ChatMessage,
     Fact,
+    Fleet,
     Generation,
     Recollection,
     SamplingOptions,
     TextPiece,
     Turn,
 )
+from naila.understanding.reading import NotACommand, OpenQuestion, Reading
 
 # A Friday in winter, in a zone that is not UTC.
 NOON = datetime(2026, 11, 20, 12, 34, tzinfo=UTC)
@@ -51,6 +56,7 @@ class FakeLanguageModel:
     deaf: bool = False
     is_loaded: bool = True
     model_name: str | None = "fake"
+    may_act: bool = False
     go: asyncio.Event = field(default_factory=asyncio.Event)
     holding: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[list[ChatMessage]] = field(default_factory=list)
@@ -143,6 +149,7 @@ class FakeMemory:
     facts: dict[str, str] = field(default_factory=dict)
     replies: dict[tuple[str, str], Reply] = field(default_factory=dict)
     asked_for: list[str | None] = field(default_factory=list)
+    begun: set[tuple[str, str]] = field(default_factory=set)
     broken: bool = False
 
     async def recall(self, device_id: str, conversation_id: str, user_id: str | None) -> Recollection:
@@ -161,9 +168,104 @@ class FakeMemory:
         self._check()
         return self.replies.get((device_id, request_id))
 
+    async def begin(self, device_id: str, request_id: str) -> bool:
+        self._check()
+        begun_before = (device_id, request_id) in self.begun
+        self.begun.add((device_id, request_id))
+        return not begun_before
+
     def _check(self) -> None:
         if self.broken:
             raise StorageError("disk full")
+
+
+@dataclass
+class FakeFleet(Fleet):
+    """Says of each proposal what its script says, in turn; done where the script is at its end.
+
+    Attributes:
+        devices: what is seen.
+        script: what becomes of proposals.
+        proposed: all proposals.
+        waits: what waits for a person.
+        stops: whom the emergency stop was sent to.
+        hold: proposals of these actions are not answered until `go` is set or the turn is cancelled.
+    """
+
+    devices: tuple[DeviceView, ...] = ()
+    script: list[OutcomeStatus] = field(default_factory=list)
+    proposed: list[Proposal] = field(default_factory=list)
+    waits: list[Pending] = field(default_factory=list)
+    stops: list[str | None] = field(default_factory=list)
+    hold: frozenset[str] = frozenset()
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    holding: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def view(self, speaker: str) -> FleetView:
+        return FleetView(speaker, self.devices)
+
+    async def perform(self, proposal: Proposal, *, cancellation: Cancellation | None = None) -> Outcome:
+        self.proposed.append(proposal)
+        if proposal.name in self.hold:
+            self.holding.set()
+            if cancellation is not None:
+                cancellation.subscribe(lambda _: self.go.set())
+            await self.go.wait()
+        status = self.script.pop(0) if self.script else "done"
+        outcome = Outcome(proposal=proposal, id=f"a{len(self.proposed)}", status=status, message=f"it was {status}")
+        if status == "pending":
+            self.waits.append(Pending(id=outcome.id, proposal=proposal, question="Sure?", expires_at="2099"))
+            return replace(outcome, question="Sure?")
+        return replace(outcome, message="") if status == "done" else outcome
+
+    def pending(self, speaker: str) -> tuple[Pending, ...]:
+        return tuple(pending for pending in self.waits if pending.proposal.speaker == speaker)
+
+    async def settle(self, speaker: str, pending_id: str, *, approve: bool) -> Pending:
+        found = next((pending for pending in self.pending(speaker) if pending.id == pending_id), None)
+        if found is None:
+            raise ContractError("not_confirmed", f"id: {pending_id!r} waits for nothing", device_id=speaker)
+        self.waits.remove(found)
+        return found
+
+    def stop(self, device_id: str | None, *, request_id: str, speaker: str) -> tuple[str, ...]:
+        self.stops.append(device_id)
+        return (device_id,) if device_id else tuple(view.profile.device_id for view in self.devices)
+
+
+@dataclass
+class FakeReader:
+    """Reads texts as its script says, and everything else as conversation."""
+
+    script: dict[str, Reading] = field(default_factory=dict)
+    questions: list[OpenQuestion | None] = field(default_factory=list)
+
+    def read(
+        self, text: str, view: FleetView, *, question: OpenQuestion | None = None, about: str | None = None
+    ) -> Reading:
+        self.questions.append(question)
+        return self.script.get(text, NotACommand())
+
+
+@dataclass
+class FakeApprovals:
+    """Keeps what is suspended and settled in lists; `broken` makes it fail like a disk."""
+
+    waits: tuple[Pending, ...] = ()
+    suspended: list[Wish] = field(default_factory=list)
+    settled: list[tuple[str, str, bool]] = field(default_factory=list)
+    broken: bool = False
+
+    def awaited(self, request: Intent) -> tuple[Pending, ...]:
+        return self.waits
+
+    async def settle(self, device_id: str, pending_id: str, *, approve: bool) -> None:
+        self.settled.append((device_id, pending_id, approve))
+
+    async def suspend(self, wish: Wish) -> None:
+        if self.broken:
+            raise StorageError("disk full")
+        self.suspended.append(wish)
 
 
 @dataclass

@@ -34,6 +34,66 @@ REPLY_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "clock_until": frozenset({"days", "day", "weekday", "date"}),
     "clock_until_today": frozenset({"weekday", "date"}),
     "clock_unknown_place": frozenset({"place"}),
+    # What became of actions.
+    "action_done": frozenset({"deeds"}),
+    "action_done_by": frozenset({"deeds", "device"}),
+    "action_report": frozenset({"device", "words"}),
+    "action_failed": frozenset({"deed", "device"}),
+    "action_failed_because": frozenset({"deed", "device", "words"}),
+    "action_refused": frozenset({"deed", "reason"}),
+    "action_unanswered": frozenset({"deed", "device"}),
+    "stop_sent": frozenset({"devices"}),
+    "stop_nobody": frozenset(),
+    "action_stopped": frozenset({"deed", "device"}),
+    "action_pending": frozenset({"deed", "device"}),
+    "action_not_begun": frozenset({"deeds"}),
+    "action_nothing": frozenset(),
+    "reason_expired": frozenset({"device"}),
+    "reason_rate_limited": frozenset({"device"}),
+    "reason_not_confirmed": frozenset({"device"}),
+    "reason_device_offline": frozenset({"device"}),
+    "reason_unknown_action": frozenset({"device"}),
+    "reason_busy": frozenset({"device"}),
+    "reason_other": frozenset({"device"}),
+    # What is asked back. {who} is "I" or a device's name.
+    "ask_how": frozenset({"how", "who", "action", "allowed"}),
+    "ask_times": frozenset({"who", "action", "allowed"}),
+    "ask_which": frozenset({"argument", "who", "action", "allowed"}),
+    "ask_what": frozenset({"argument", "who", "action", "allowed"}),
+    "ask_open": frozenset({"argument", "who", "action"}),
+    "ask_value": frozenset({"argument", "who", "allowed"}),
+    "ask_device": frozenset({"choices"}),
+    "ask_action": frozenset({"choices", "who"}),
+    "ask_again": frozenset({"who"}),
+    # What surely cannot be done.
+    "cannot_do": frozenset({"asked", "who"}),
+    "cannot_do_but": frozenset({"asked", "who", "allowed"}),
+    "cannot_range": frozenset({"asked", "action", "argument", "allowed", "who"}),
+    "cannot_value": frozenset({"asked", "action", "argument", "allowed", "who"}),
+    "cannot_at_all": frozenset({"who"}),
+    # The state of devices.
+    "state_is": frozenset({"subject", "value", "when"}),
+    "state_yes": frozenset({"fact"}),
+    "state_no": frozenset({"fact"}),
+    "state_unknown": frozenset({"field", "device"}),
+    "state_untold": frozenset({"device"}),
+    "state_nothing": frozenset({"device"}),
+    "state_trend": frozenset({"subject", "trend", "first", "last", "span"}),
+    "state_steady": frozenset({"subject", "value", "span"}),
+    "state_no_trend": frozenset({"field", "fact"}),
+    "state_can": frozenset({"who", "actions"}),
+    "state_can_say": frozenset({"examples"}),
+    "state_measures": frozenset({"who", "fields"}),
+    "state_can_nothing": frozenset({"device"}),
+    "state_online": frozenset({"device"}),
+    "state_offline": frozenset({"device"}),
+    "state_presence_unknown": frozenset({"device"}),
+    "state_busy": frozenset({"device", "actions"}),
+    "state_idle": frozenset({"device"}),
+    "state_parameter": frozenset({"subject", "value", "when"}),
+    "state_parameter_unknown": frozenset({"field", "device"}),
+    "state_parameter_range": frozenset({"allowed"}),
+    "state_no_device": frozenset(),
 }
 # Intents that the clock answers need no reply of their own.
 CLOCK_INTENTS: Final = frozenset({"time", "date"})
@@ -60,6 +120,31 @@ class IntentRule:
     clock: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What an adjective says of a reading.
+
+    Attributes:
+        about: it can be said of fields with one of these words in their name or description; the usual one first.
+        above: it holds from this on.
+        below: it holds under this.
+        unit: of `above` and `below`; readings in another unit are told and not judged. None: any.
+        share: where the declared maximum is more than twice `above`, it holds from this share of the maximum on.
+        limit: the declared minimum replaces `below`.
+        holds: it is said of a field that is true or false, and holds for this value.
+        opposite: what is said instead where it does not hold.
+    """
+
+    about: tuple[str, ...]
+    above: float | None = None
+    below: float | None = None
+    unit: str | None = None
+    share: float | None = None
+    limit: bool = False
+    holds: bool | None = None
+    opposite: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Phrasebook:
     """Everything in `config/patterns.yaml`, ready to use.
@@ -76,6 +161,7 @@ class Phrasebook:
         feasts: days of fixed date by name: month and day.
         places: time zones by name of place; None where a place has several.
         replies: by key, what may be said.
+        conditions: by adjective, what it says of a reading.
     """
 
     rewrites: tuple[tuple[re.Pattern[str], str], ...]
@@ -89,6 +175,7 @@ class Phrasebook:
     feasts: Mapping[str, tuple[int, int]]
     places: Mapping[str, str | None]
     replies: Mapping[str, tuple[str, ...]]
+    conditions: Mapping[str, Condition]
 
 
 class _Strict(BaseModel):
@@ -108,6 +195,23 @@ class _Rule(_Strict):
         return self
 
 
+class _Condition(_Strict):
+    about: Annotated[tuple[str, ...], Field(min_length=1)]
+    above: float | None = None
+    below: float | None = None
+    unit: str | None = None
+    share: Annotated[float | None, Field(gt=0, le=1)] = None
+    limit: bool = False
+    holds: bool | None = None
+    opposite: str | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if [self.above, self.below, self.holds].count(None) != 2:
+            raise ValueError("a condition needs exactly one of above, below and holds")
+        return self
+
+
 class _Document(_Strict):
     rewrites: tuple[tuple[str, str], ...]
     openers: str
@@ -121,6 +225,7 @@ class _Document(_Strict):
     feasts: dict[str, MonthDay]
     places: dict[str, str | None]
     replies: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]]
+    conditions: dict[str, _Condition]
 
 
 def load_patterns(path: Path) -> Phrasebook:
@@ -159,6 +264,7 @@ def load_patterns(path: Path) -> Phrasebook:
         feasts={name: (int(day[:2]), int(day[3:])) for name, day in document.feasts.items()},
         places={fold(name): zone for name, zone in document.places.items()},
         replies=document.replies,
+        conditions={fold(word): Condition(**dict(condition)) for word, condition in document.conditions.items()},
     )
     _check(path, book)
     return book

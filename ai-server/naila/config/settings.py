@@ -30,7 +30,19 @@ from pydantic import (
 from naila.errors import ConfigurationError
 
 ALIASES = {"model_path": "llm_model_path"}
-PREFIXES = ("LLM_", "MQTT_", "MEMORY_", "HEALTH_", "METRICS_", "LOG_", "QUEUE_", "MODEL_", "MODELS_")
+PREFIXES = (
+    "LLM_",
+    "MQTT_",
+    "MEMORY_",
+    "HEALTH_",
+    "METRICS_",
+    "LOG_",
+    "QUEUE_",
+    "MODEL_",
+    "MODELS_",
+    "ACTIONS_",
+    "AUDIT_",
+)
 TOPIC_ROOT = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})*")
 
 
@@ -50,6 +62,11 @@ def _topic_root(value: str) -> str:
     if not TOPIC_ROOT.fullmatch(value):
         raise ValueError("must be one or more levels of letters, digits, '_' and '-', separated by '/'")
     return value
+
+
+def _yes_or_no(value: object) -> object:
+    """YAML reads an unquoted `yes` as true."""
+    return ("yes" if value else "no") if isinstance(value, bool) else value
 
 
 def _upper(value: object) -> object:
@@ -114,8 +131,16 @@ class Settings(BaseModel):
     llm_speculation: Literal["auto", "off"] = Field(
         "auto", description="Guess tokens ahead from the prompt where that pays: auto measures, off never does."
     )
+    llm_draft_model: OptionalPath = Field(
+        None, description="A small GGUF model with the same vocabulary that guesses tokens for the large one."
+    )
     llm_worker: Literal["process", "thread"] = Field(
         "process", description="Where the engine lives: in a child process that may die alone, or in the daemon."
+    )
+    llm_may_act: Annotated[Literal["auto", "yes", "no"], BeforeValidator(_yes_or_no)] = Field(
+        "auto",
+        description="Whether the model may choose among the actions that devices declared: yes, no, or auto, by the "
+        "catalogue and for other files by size: from 1.4 billion parameters on.",
     )
     models_dir: Path = Field(Path("models"), description="Where model files are looked for and downloaded to.")
 
@@ -138,6 +163,14 @@ class Settings(BaseModel):
 
     memory_path: Path = Field(Path("state/naila.db"), description="The SQLite database.")
     memory_max_turns: int = Field(50, ge=0, le=10_000, description="Most turns of a conversation put before the model.")
+
+    actions_per_request: int = Field(8, ge=1, le=100, description="Most actions of one request.")
+    actions_per_minute: int = Field(60, ge=1, le=6000, description="Most actions to one device within any minute.")
+    confirm_timeout_s: float = Field(
+        60, gt=0, le=3600, description="How long an action that needs a person's approval waits for it."
+    )
+    audit_max_mb: int = Field(10, ge=1, le=1000, description="Size of an audit file, in MB, before it is put aside.")
+    audit_keep: int = Field(5, ge=0, le=1000, description="How many audit files are kept aside.")
 
     health_interval_s: float = Field(30, gt=0, le=86_400, description="How often health is published.")
     metrics_interval_s: float = Field(60, gt=0, le=86_400, description="How often metrics are published.")

@@ -83,6 +83,7 @@ class LlmService:
         prefixes: Sequence[Sequence[ChatMessage]] = (),
         on_progress: Progress | None = None,
         on_failure: Callable[[], None] = lambda: None,
+        may_act: Callable[[ModelHeader], bool] = lambda _: False,
     ) -> None:
         """Make a service without a model.
 
@@ -97,6 +98,7 @@ class LlmService:
             prefixes: what prompts begin with: read in before the model counts as loaded.
             on_failure: told when the engine is lost.
             on_progress: told the share loaded, 0 to 1, in a worker thread; False gives up.
+            may_act: whether a model may choose actions; by default, none may.
         """
         self._choose = choose
         self._plan = plan
@@ -108,6 +110,7 @@ class LlmService:
         self._prefixes = prefixes
         self._on_progress = on_progress
         self._on_failure = on_failure
+        self._may_act = may_act
         self._serving: _Serving | None = None
         self._changing = asyncio.Lock()
         self._abandon = threading.Event()
@@ -128,6 +131,11 @@ class LlmService:
     def model_name(self) -> str | None:
         """The loaded model's file name without its ending."""
         return self._serving.loaded.header.path.stem if self._serving else None
+
+    @property
+    def may_act(self) -> bool:
+        """Whether the loaded model may choose among declared actions, or only talk."""
+        return self._serving is not None and self.is_loaded and self._may_act(self._serving.loaded.header)
 
     @property
     def loaded(self) -> LoadedModel | None:
