@@ -1,0 +1,1 @@
+"""How texts are understood, and the judge of it."""
