@@ -13,7 +13,7 @@ from secrets import token_hex
 from benchmarks.baselines import START_TIMEOUT_S, Terms
 from benchmarks.conversation import PERSONAS, Answer, AnswerError, Heard, robot_name
 
-from naila.events import Intent, Reply
+from naila.events import Intent, Reply, StreamItem
 from naila.mqtt.device import Device
 from naila.ports import ChatMessage
 from support.brain import ROOT, Brain
@@ -96,8 +96,9 @@ class NailaTalker:
         intent = Intent(device_id=robot, id=token_hex(8), text=words, stream=True, max_tokens=max_tokens)
         heard = Heard()
         async for item in device.stream(intent, timeout_s=self._timeout_s):
-            if not isinstance(item, Reply):
+            if isinstance(item, StreamItem):
                 heard.piece(item.text)
+            if not isinstance(item, Reply):
                 continue
             if item.source != "llm" or item.degraded:
                 raise AnswerError(f"not the model's answer: {item.source}, degraded: {item.degraded}: {item.text!r}")

@@ -17,7 +17,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
-FOUNDATION = {"errors", "events", "fleet", "ports"}
+FOUNDATION = {"errors", "events", "fleet", "ports", "turn_ids"}
 # Each part of the house and the parts that it may know, besides itself. `services` and `inference` are one adapter.
 MAY_KNOW = {
     **dict.fromkeys(FOUNDATION, FOUNDATION),
@@ -42,6 +42,7 @@ HOMES = {
     "numpy": {"naila.inference.sampling"},
     "jinja2": {"naila.inference.chat_format"},
     "langgraph": {"naila.orchestration.graph", "naila.orchestration.wish", "naila.memory.checkpoints"},
+    "langchain_core": {"naila.memory.checkpoints"},  # the type of LangGraph's configurations
     "psutil": {"naila.utils.hardware_detection"},
     "sqlite3": {"naila.memory"},
     "yaml": {"naila.config"},

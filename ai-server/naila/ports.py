@@ -235,6 +235,13 @@ class ConversationMemory(Protocol):
         """Return the reply that this request was given before, if it was."""
         ...
 
+    async def begin(self, device_id: str, request_id: str) -> bool:
+        """Note that a request is about to move something; false where that was noted before and never answered.
+
+        A process that died in between does not know how far it came, and the next one must not begin again.
+        """
+        ...
+
 
 class Fleet(Protocol):
     """The devices, and the only way to move them."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from naila.agents import mailbox, transcripts
 from naila.agents.mailbox import Mailbox
 from naila.errors import ContractError
-from naila.events import Cancel, DeviceStatus, FinishReason, Intent, Reply
+from naila.events import Cancel, FinishReason, Intent, Reply
 from naila.ports import Cancellation
 from support.fakes import FakeClock, FakeMemory, FakePublisher, an_intent
 
@@ -35,6 +35,7 @@ class FakeTurns:
     """Answers at once, or holds what is said to be held until let go or cancelled."""
 
     held: set[str] = field(default_factory=set)
+    suspends: set[str] = field(default_factory=set)
     deaf: bool = False
     begun: list[str] = field(default_factory=list)
     refuse: dict[str, ContractError] = field(default_factory=dict)
@@ -43,11 +44,13 @@ class FakeTurns:
     given_up: list[str] = field(default_factory=list)
     _gates: dict[str, asyncio.Event] = field(default_factory=dict)
 
-    async def handle(self, intent: Intent, *, cancellation: Cancellation, received_at: float) -> Reply:
+    async def handle(self, intent: Intent, *, cancellation: Cancellation, received_at: float) -> Reply | None:
         self.begun.append(intent.id)
         self.received.append(received_at)
         if intent.id in self.refuse:
             raise self.refuse[intent.id]
+        if intent.id in self.suspends:
+            return None
         if intent.id in self.held:
             gate = self._gates.setdefault(intent.id, asyncio.Event())
             if not self.deaf:
@@ -89,6 +92,7 @@ class Post:
             clock=self.clock,
             max_per_device=self.max_per_device,
             max_waiting=self.max_waiting,
+            suspended=lambda _device_id, request_id: request_id in self.turns.suspends & set(self.turns.begun),
         )
 
     async def send(self, request_id: str, device_id: str = "r2", **changes: object) -> None:
@@ -378,12 +382,65 @@ async def test_cancelling_what_is_not_there_does_nothing() -> None:
     assert post.publisher.published == []
 
 
-async def test_what_a_device_says_of_itself_is_kept() -> None:
-    post = Post()
-    await post.mailbox.accept(DeviceStatus(device_id="r2", status="offline"))
-    status = post.mailbox.status_of("r2")
-    assert status is not None
-    assert status.status == "offline"
+async def test_a_request_that_says_stop_waits_for_nobody() -> None:
+    async with running(Post(FakeTurns(held={"a"}, deaf=True))) as post:
+        await post.send("a")
+        await post.send("b")
+        await post.until(lambda: post.turns.begun == ["a"])
+        post.mailbox.stop("r2", "halt")
+        await post.send("halt")
+        await post.publisher.until(1)
+        assert post.answered == [("halt", "done")]
+
+
+async def test_a_stop_ends_what_is_being_answered_to_its_device_only() -> None:
+    async with running(Post(FakeTurns(held={"a", "b"}))) as post:
+        await post.send("a")
+        await post.send("b", "arm")
+        await post.until(lambda: len(post.turns.begun) == 2)
+        post.mailbox.stop("r2", "halt")
+        await post.publisher.until(1)
+        assert post.answered == [("a", "so far")]
+
+
+async def test_a_stop_of_all_ends_all_but_its_own_request() -> None:
+    async with running(Post(FakeTurns(held={"a", "b"}))) as post:
+        await post.send("a")
+        await post.send("b", "arm")
+        await post.until(lambda: len(post.turns.begun) == 2)
+        post.mailbox.stop(None, "b")
+        await post.publisher.until(1)
+        assert post.answered == [("a", "so far")]
+
+
+async def test_draining_waits_for_the_answer_to_a_stop() -> None:
+    async with running(Post(FakeTurns(held={"halt"}))) as post:
+        post.mailbox.stop("r2", "halt")
+        await post.send("halt")
+        await post.until(lambda: post.turns.begun == ["halt"])
+        await post.mailbox.drain(0.01)
+        assert post.answered == [("halt", "so far")]
+
+
+async def test_a_request_that_waits_for_a_person_holds_nobody_up_and_is_not_begun_again() -> None:
+    async with running(Post(FakeTurns(suspends={"a"}))) as post:
+        await post.send("a")
+        await post.send("b")
+        await post.publisher.until(1)
+        await post.send("a")
+        await post.send("c")
+        await post.publisher.until(2)
+        assert post.turns.begun == ["a", "b", "c"]
+        assert [request_id for request_id, _ in post.answered] == ["b", "c"]
+        post.mailbox.deliver(an_intent("Hello", id="a"), a_reply(an_intent("Hello", id="a")))
+        assert post.answered[-1] == ("a", "done")
+
+
+async def test_when_a_request_came_is_told_where_it_is_known() -> None:
+    async with running(Post()) as post:
+        await post.mailbox.accept(an_intent("Hello", id="a"), received_at=7.5)
+        await post.publisher.until(1)
+        assert post.turns.received == [7.5]
 
 
 async def test_draining_lets_the_running_request_finish_and_refuses_the_waiting() -> None:

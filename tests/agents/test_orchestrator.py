@@ -8,14 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from naila.agents.attention import Attention
 from naila.agents.orchestrator import Orchestrator
+from naila.agents.stops import Stops
 from naila.config.patterns import load_patterns
 from naila.config.personas import load_personas
 from naila.errors import ContextOverflowError, ContractError, EngineFailedError, ModelLoadError
 from naila.events import Intent, Reply
 from naila.orchestration import response_generator
 from naila.ports import Cancellation, ChatMessage, Fact, Recollection, Turn
-from support.fakes import FakeClock, FakeLanguageModel, FakeMemory, FakePublisher, an_intent
+from support.fakes import (
+    FakeApprovals,
+    FakeClock,
+    FakeFleet,
+    FakeLanguageModel,
+    FakeMemory,
+    FakePublisher,
+    FakeReader,
+    an_intent,
+)
 
 CONFIG = Path(__file__).parents[2] / "config"
 BOOK = load_patterns(CONFIG / "patterns.yaml")
@@ -34,6 +45,9 @@ class Stage:
     clock: FakeClock = field(default_factory=FakeClock)
     cancellation: Cancellation = field(default_factory=Cancellation)
     timeout_s: float = 60.0
+    fleet: FakeFleet = field(default_factory=FakeFleet)
+    reader: FakeReader = field(default_factory=FakeReader)
+    approvals: FakeApprovals = field(default_factory=FakeApprovals)
 
     def __post_init__(self) -> None:
         self.orchestrator = Orchestrator(
@@ -46,10 +60,18 @@ class Stage:
             clock=self.clock,
             timeout_s=self.timeout_s,
             max_tokens=100,
+            fleet=self.fleet,
+            reader=self.reader,
+            approvals=self.approvals,
+            stops=Stops(self.fleet, self.clock, on_stop=lambda _device_id, _request_id: None),
+            attention=Attention(self.clock),
+            max_actions=3,
         )
 
     async def handle(self, intent: Intent) -> Reply:
-        return await self.orchestrator.handle(intent, cancellation=self.cancellation, received_at=999.0)
+        reply = await self.orchestrator.handle(intent, cancellation=self.cancellation, received_at=999.0)
+        assert reply is not None
+        return reply
 
     async def say(self, text: str, **changes: object) -> Reply:
         reply = await self.handle(an_intent(text, **{"id": f"q{len(self.memory.turns)}", **changes}))

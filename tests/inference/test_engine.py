@@ -113,7 +113,7 @@ class Answer:
 
     def end(self) -> Completion:
         """Wait for the end."""
-        end = self._end.result(60)
+        end = self._end.result(100)
         assert isinstance(end, Completion), end
         return end
 

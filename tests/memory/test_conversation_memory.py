@@ -326,3 +326,26 @@ async def test_another_process_may_look_and_forget_while_the_daemon_runs(tmp_pat
         assert await said(memory) == []
         await keep(memory, turn("2"))
         assert await said(looking) == ["2"]
+
+
+async def test_a_request_begins_once(memory: SqliteConversationMemory) -> None:
+    assert await memory.begin("r2", "1")
+    assert not await memory.begin("r2", "1")
+    assert await memory.begin("c3", "1")
+    assert await memory.begin("r2", "2")
+
+
+async def test_what_was_answered_has_begun_nothing_any_more(
+    memory: SqliteConversationMemory, database: Database
+) -> None:
+    await memory.begin("r2", "1")
+    await keep(memory, turn("1"))
+    assert await database.read(lambda connection: connection.execute("SELECT * FROM begun_requests").fetchall()) == []
+
+
+async def test_a_forgotten_device_has_begun_nothing(memory: SqliteConversationMemory) -> None:
+    await memory.begin("r2", "1")
+    await memory.forget("r2", "default")
+    assert not await memory.begin("r2", "1")
+    await memory.forget("r2")
+    assert await memory.begin("r2", "1")

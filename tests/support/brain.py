@@ -32,6 +32,7 @@ class Brain:
     def __init__(self, folder: Path, port: int, **environ: str) -> None:
         self.folder = folder
         self.log_path = folder / "brain.log"
+        self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self.environ = {
             "MQTT_HOST": "127.0.0.1",
@@ -50,6 +51,7 @@ class Brain:
 
     def start(self, **environ: str) -> Brain:
         """Start the process; does not wait for anything."""
+        self.starts += 1
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [*COMMAND, "run"],

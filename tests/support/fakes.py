@@ -188,6 +188,8 @@ class FakeFleet(Fleet):
         script: what becomes of proposals.
         proposed: all proposals.
         waits: what waits for a person.
+        settled: pending actions that were answered, and how.
+        asked_to_stop: the requests that said stop, and through whom.
         stops: whom the emergency stop was sent to.
         hold: proposals of these actions are not answered until `go` is set or the turn is cancelled.
     """
@@ -196,7 +198,9 @@ class FakeFleet(Fleet):
     script: list[OutcomeStatus] = field(default_factory=list)
     proposed: list[Proposal] = field(default_factory=list)
     waits: list[Pending] = field(default_factory=list)
+    settled: list[tuple[str, bool]] = field(default_factory=list)
     stops: list[str | None] = field(default_factory=list)
+    asked_to_stop: list[tuple[str, str]] = field(default_factory=list)
     hold: frozenset[str] = frozenset()
     go: asyncio.Event = field(default_factory=asyncio.Event)
     holding: asyncio.Event = field(default_factory=asyncio.Event)
@@ -226,10 +230,12 @@ class FakeFleet(Fleet):
         if found is None:
             raise ContractError("not_confirmed", f"id: {pending_id!r} waits for nothing", device_id=speaker)
         self.waits.remove(found)
+        self.settled.append((pending_id, approve))
         return found
 
     def stop(self, device_id: str | None, *, request_id: str, speaker: str) -> tuple[str, ...]:
         self.stops.append(device_id)
+        self.asked_to_stop.append((request_id, speaker))
         return (device_id,) if device_id else tuple(view.profile.device_id for view in self.devices)
 
 
@@ -239,11 +245,13 @@ class FakeReader:
 
     script: dict[str, Reading] = field(default_factory=dict)
     questions: list[OpenQuestion | None] = field(default_factory=list)
+    contexts: list[tuple[FleetView, str | None]] = field(default_factory=list)
 
     def read(
         self, text: str, view: FleetView, *, question: OpenQuestion | None = None, about: str | None = None
     ) -> Reading:
         self.questions.append(question)
+        self.contexts.append((view, about))
         return self.script.get(text, NotACommand())
 
 
@@ -257,7 +265,7 @@ class FakeApprovals:
     broken: bool = False
 
     def awaited(self, request: Intent) -> tuple[Pending, ...]:
-        return self.waits
+        return tuple(pending for pending in self.waits if pending.proposal.speaker == request.device_id)
 
     async def settle(self, device_id: str, pending_id: str, *, approve: bool) -> None:
         self.settled.append((device_id, pending_id, approve))

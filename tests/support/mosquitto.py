@@ -33,6 +33,7 @@ class Mosquitto:
         tls: CA, certificate and key of the broker, which then speaks only TLS.
         persistent: keep sessions and retained messages across `stop` and `start`.
         lines: more lines for its configuration.
+        verbose: have it log every packet.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Mosquitto:
         tls: tuple[Path, Path, Path] | None = None,
         persistent: bool = False,
         lines: tuple[str, ...] = (),
+        verbose: bool = True,
     ) -> None:
         self.port = free_port()
         self._folder = folder
@@ -50,6 +52,7 @@ class Mosquitto:
         self._tls = tls
         self._persistent = persistent
         self._lines = lines
+        self._options = ["-v"] if verbose else []
         self._process: subprocess.Popen[bytes] | None = None
 
     def settings(self, **overrides: Any) -> Settings:
@@ -63,7 +66,7 @@ class Mosquitto:
         config.write_text("\n".join(self._config()) + "\n")
         log = (self._folder / f"mosquitto-{self.port}.log").open("ab")
         with log:
-            self._process = subprocess.Popen([EXECUTABLE, "-v", "-c", str(config)], stdout=log, stderr=log)
+            self._process = subprocess.Popen([EXECUTABLE, *self._options, "-c", str(config)], stdout=log, stderr=log)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._listens():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from naila.agents.attention import Attention
+from naila.agents.stops import Stops
 from naila.config.patterns import UNKNOWN, Phrasebook
 from naila.config.personas import Persona, choose_persona
 from naila.errors import ContractError
 from naila.events import Intent, Reply
+from naila.orchestration.acting import performer
 from naila.orchestration.clock import WorldClock
-from naila.orchestration.graph import build_graph, build_reading_graph
+from naila.orchestration.graph import build_ending_graph, build_graph, build_reading_graph
 from naila.orchestration.outcome import reply_of
 from naila.orchestration.patterns import Voice
 from naila.orchestration.speech import Speech
-from naila.orchestration.state import Draft, TurnContext, Understanding
-from naila.ports import Cancellation, Clock, ConversationMemory, LanguageModel, Publisher
+from naila.orchestration.state import Approvals, Draft, Reader, TurnContext, Understanding
+from naila.orchestration.wanted import Wish
+from naila.orchestration.wish import Performer
+from naila.ports import Cancellation, Clock, ConversationMemory, Fleet, LanguageModel, Publisher
+from naila.turn_ids import working_for
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +40,12 @@ class Orchestrator:
         clock: the time.
         timeout_s: an answer that takes longer is cut there.
         max_tokens: bound on an answer, whatever a request asks.
+        fleet: the devices, and the only way to move them.
+        reader: reads commands.
+        approvals: requests that wait for a person.
+        stops: emergency stops.
+        attention: what conversations are about.
+        max_actions: most actions of one request.
 
     Raises:
         ConfigurationError: there is no such persona.
@@ -51,6 +63,12 @@ class Orchestrator:
         clock: Clock,
         timeout_s: float,
         max_tokens: int,
+        fleet: Fleet,
+        reader: Reader,
+        approvals: Approvals,
+        stops: Stops,
+        attention: Attention,
+        max_actions: int,
     ) -> None:
         self._personas = personas
         self._default = choose_persona(personas, persona)
@@ -62,11 +80,18 @@ class Orchestrator:
         self._clock = clock
         self._timeout_s = timeout_s
         self._max_tokens = max_tokens
+        self._fleet = fleet
+        self._reader = reader
+        self._approvals = approvals
+        self._stops = stops
+        self._attention = attention
+        self._max_actions = max_actions
         self._graph = build_graph()
+        self._ending = build_ending_graph()
         self._reading = build_reading_graph()
 
-    async def handle(self, intent: Intent, *, cancellation: Cancellation, received_at: float) -> Reply:
-        """Answer one request.
+    async def handle(self, intent: Intent, *, cancellation: Cancellation, received_at: float) -> Reply | None:
+        """Answer one request; None where it waits for a person's yes: `conclude` will give its reply.
 
         Args:
             intent: the request.
@@ -76,15 +101,22 @@ class Orchestrator:
         Raises:
             ContractError: the request names an unknown persona, or came too late.
         """
-        context = self._context(intent, cancellation, received_at)
-        deadline = asyncio.get_running_loop().call_later(
-            self._time_left(intent, context), cancellation.cancel, "deadline"
-        )
+        with working_for(intent.device_id, intent.id):
+            return await self._handle(intent, cancellation, received_at)
+
+    async def _handle(self, intent: Intent, cancellation: Cancellation, received_at: float) -> Reply | None:
+        loop = asyncio.get_running_loop()
+        patience = loop.call_later(self._timeout_s, cancellation.cancel, "deadline")
+        context = self._context(intent, cancellation, received_at, unhurried=patience.cancel)
+        expiry: asyncio.TimerHandle | None = None
         try:
+            if intent.expires_in_ms is not None:
+                expiry = loop.call_later(self._time_left(intent, context), cancellation.cancel, "deadline")
             if cancellation.cause is not None:
                 return cancelled(intent, context)
             state = await self._graph.ainvoke({"request": intent}, context=context)
-            reply: Reply = state["reply"]
+            self._attention.keep(intent.device_id, intent.conversation_id, state["attended"])
+            reply: Reply | None = state.get("reply")
         except ContractError:
             raise
         except Exception:
@@ -94,7 +126,33 @@ class Orchestrator:
         else:
             return reply
         finally:
-            deadline.cancel()
+            patience.cancel()
+            if expiry is not None:
+                expiry.cancel()
+
+    def performer(self, intent: Intent, *, cancellation: Cancellation, received_at: float) -> Performer:
+        """Return what the wish of a request that waited for a person is carried out with."""
+        return performer(intent, self._context(intent, cancellation, received_at), cancellation)
+
+    async def conclude(self, wish: Wish, *, cancellation: Cancellation, received_at: float) -> Reply:
+        """Return the reply of a wish that is over, and remember it. Does not raise."""
+        with working_for(wish.request.device_id, wish.request.id):
+            return await self._conclude(wish, cancellation, received_at)
+
+    async def _conclude(self, wish: Wish, cancellation: Cancellation, received_at: float) -> Reply:
+        intent = wish.request
+        context = self._context(intent, cancellation, received_at)
+        understanding = Understanding(intent="command", entities=intent.entities)
+        view = self._fleet.view(intent.device_id)
+        try:
+            state = await self._ending.ainvoke(
+                {"request": intent, "wish": wish, "view": view, "understanding": understanding}, context=context
+            )
+            reply: Reply = state["reply"]
+        except Exception:
+            log.exception("the wish %s of %s could not be told", intent.id, intent.device_id)
+            return apology(intent, context)
+        return reply
 
     async def read_in(self, intent: Intent) -> None:
         """Let the model read what the turn of this transcript, which still grows, will begin with; answer nothing.
@@ -108,7 +166,14 @@ class Orchestrator:
         except Exception as exc:  # noqa: BLE001 - nobody waits for it
             log.debug("partial transcript %s of %s could not be read in: %r", intent.id, intent.device_id, exc)
 
-    def _context(self, intent: Intent, cancellation: Cancellation, received_at: float) -> TurnContext:
+    def _context(
+        self,
+        intent: Intent,
+        cancellation: Cancellation,
+        received_at: float,
+        *,
+        unhurried: Callable[[], None] = lambda: None,
+    ) -> TurnContext:
         return TurnContext(
             persona=self._persona(intent),
             phrasebook=self._phrasebook,
@@ -121,6 +186,16 @@ class Orchestrator:
             max_tokens=self._max_tokens,
             started_at=self._clock.monotonic(),
             received_at=received_at,
+            fleet=self._fleet,
+            reader=self._reader,
+            attended=self._attention.of(intent.device_id, intent.conversation_id),
+            approvals=self._approvals,
+            publisher=self._publisher,
+            max_actions=self._max_actions,
+            stop=lambda device_id: self._stops.stop_for(intent.device_id, intent.id, device_id),
+            already_stopped=self._stops.told(intent.device_id, intent.id),
+            stopped=lambda device_id: self._stops.stopped_since(device_id, received_at),
+            unhurried=unhurried,
         )
 
     def _persona(self, intent: Intent) -> Persona:
@@ -136,10 +211,9 @@ class Orchestrator:
         return self._personas[intent.persona]
 
     def _time_left(self, intent: Intent, context: TurnContext) -> float:
-        """Return how long the turn may take: no longer than a model may, nor than the answer is wanted."""
-        if intent.expires_in_ms is None:
-            return self._timeout_s
-        left = intent.expires_in_ms / 1000 - (context.started_at - context.received_at)
+        """Return for how long the answer is still wanted."""
+        expires_in_ms = intent.expires_in_ms or 0
+        left = expires_in_ms / 1000 - (context.started_at - context.received_at)
         if left <= 0:
             raise ContractError(
                 "expired",
@@ -147,7 +221,7 @@ class Orchestrator:
                 device_id=intent.device_id,
                 request_id=intent.id,
             )
-        return min(self._timeout_s, left)
+        return left
 
 
 def cancelled(intent: Intent, context: TurnContext) -> Reply:

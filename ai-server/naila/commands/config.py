@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 
 from naila.config.settings import Settings, variable
@@ -41,8 +42,11 @@ def _check(_args: argparse.Namespace, settings: Settings) -> int:
     from naila.server.wiring import build  # noqa: PLC0415 - slow to import, and no other command here needs it
 
     # The settings themselves were checked on the way here; what cannot be built raises ConfigurationError.
-    build(settings, Supervisor({}))
-    print("settings, personas, patterns and the model catalogue are all right")
+    async def check() -> None:
+        build(settings, Supervisor({}))
+
+    asyncio.run(check())  # some parts are made in a loop only
+    print("settings, personas, patterns, lexicon, permissions and the model catalogue are all right")
     return 0
 
 

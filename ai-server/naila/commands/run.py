@@ -11,6 +11,7 @@ from naila.config.settings import Settings, load_settings
 from naila.errors import ConfigurationError
 from naila.mqtt.topics import INTENT, Topics
 from naila.server import logs
+from naila.server.flight_record import flight_folder, log_ring
 from naila.server.notify import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ async def _serve(args: argparse.Namespace, settings: Settings) -> int:
     loop.add_signal_handler(signal.SIGHUP, reload)
     while (current := wanted[-1]) is not None:
         stop.clear()
-        logs.configure(current.log_level, current.log_format)
+        keep = log_ring(flight_folder(current.memory_path))
+        logs.configure(current.log_level, current.log_format, secrets=current.secrets, keep=keep)
         await serve(current, stop=stop, supervisor=supervisor, on_ready=None if args.quiet else _what_to_try)
     return 0
 

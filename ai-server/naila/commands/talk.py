@@ -16,7 +16,7 @@ from typing import Final
 
 from naila.config.settings import Settings
 from naila.errors import ContractError, NailaError
-from naila.events import DEFAULT_CONVERSATION, Intent, Reply, StreamItem
+from naila.events import DEFAULT_CONVERSATION, ActionPending, Confirmation, Intent, Reply, StreamItem
 from naila.mqtt.device import Device
 
 _CONNECT_TIMEOUT_S: Final = 5.0  # a person waits
@@ -85,15 +85,15 @@ async def _chat(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-async def _read_line() -> str | None:
+async def _read_line(prompt: str = "you> ") -> str | None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return await asyncio.to_thread(_line)
+        return await asyncio.to_thread(_line, prompt)
     # A thread that waits for the keyboard cannot be woken: Ctrl-C must be able to leave it behind.
     loop = asyncio.get_running_loop()
     typed: asyncio.Future[str | None] = loop.create_future()
 
     def read() -> None:
-        line = _line()
+        line = _line(prompt)
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(tell, line)
 
@@ -105,9 +105,9 @@ async def _read_line() -> str | None:
     return await typed
 
 
-def _line() -> str | None:
+def _line(prompt: str) -> str | None:
     try:
-        return input("you> ")
+        return input(prompt)
     except EOFError:
         print()
         return None
@@ -181,6 +181,8 @@ class _Conversation:
                     streamed = streamed or bool(item.text)
                     if show:
                         print(item.text, end="", flush=True)
+                elif isinstance(item, ActionPending):
+                    await self._approve(item)
                 else:
                     if show:
                         print("" if streamed else item.text)
@@ -188,3 +190,12 @@ class _Conversation:
                             print("(degraded: no language model)", file=sys.stderr)
                     return item
         raise TimeoutError
+
+    async def _approve(self, pending: ActionPending) -> None:
+        """Ask the person at the keyboard; without one, somebody else has to say yes, or it expires."""
+        print(pending.question, file=sys.stderr, flush=True)
+        if not sys.stdin.isatty():
+            return
+        answer = await _read_line("yes or no> ")
+        approve = answer is not None and answer.strip().lower() in {"y", "yes"}
+        self._device.send(Confirmation(device_id=self._device.device_id, id=pending.id, approve=approve))

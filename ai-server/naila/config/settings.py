@@ -42,7 +42,12 @@ PREFIXES = (
     "MODELS_",
     "ACTIONS_",
     "AUDIT_",
+    "HOME_ASSISTANT_",
+    "RECORD_",
 )
+CREDENTIALS = "CREDENTIALS_DIRECTORY"  # systemd's, see systemd.exec(5)
+PASSWORD_CREDENTIAL = "mqtt_password"  # noqa: S105 - a name
+MAX_PASSWORD_BYTES = 4096
 TOPIC_ROOT = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})*")
 
 
@@ -67,6 +72,11 @@ def _topic_root(value: str) -> str:
 def _yes_or_no(value: object) -> object:
     """YAML reads an unquoted `yes` as true."""
     return ("yes" if value else "no") if isinstance(value, bool) else value
+
+
+def _on_or_off(value: object) -> object:
+    """YAML reads an unquoted `on` as true."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
 
 
 def _upper(value: object) -> object:
@@ -148,6 +158,7 @@ class Settings(BaseModel):
     mqtt_port: int = Field(1883, ge=1, le=65_535, description="The broker's port; the embedded one listens here too.")
     mqtt_username: OptionalText = Field(None, description="User at the broker.")
     mqtt_password: Annotated[SecretStr | None, Optional] = Field(None, description="Password at the broker.")
+    mqtt_password_file: OptionalPath = Field(None, description="File that holds it, instead of MQTT_PASSWORD.")
     mqtt_tls_ca: OptionalPath = Field(None, description="CA certificates file; turns TLS on.")
     mqtt_tls_cert: OptionalPath = Field(None, description="Client certificate file.")
     mqtt_tls_key: OptionalPath = Field(None, description="Client key file.")
@@ -172,6 +183,13 @@ class Settings(BaseModel):
     audit_max_mb: int = Field(10, ge=1, le=1000, description="Size of an audit file, in MB, before it is put aside.")
     audit_keep: int = Field(5, ge=0, le=1000, description="How many audit files are kept aside.")
 
+    home_assistant: Annotated[Literal["on", "off"], BeforeValidator(_on_or_off)] = Field(
+        "on", description="Whether the brain and the devices appear in Home Assistant; off removes them there."
+    )
+    home_assistant_prefix: Annotated[str, AfterValidator(_topic_root)] = Field(
+        "homeassistant", description="Home Assistant's discovery prefix."
+    )
+
     health_interval_s: float = Field(30, gt=0, le=86_400, description="How often health is published.")
     metrics_interval_s: float = Field(60, gt=0, le=86_400, description="How often metrics are published.")
     shutdown_timeout_s: float = Field(5, ge=0, le=600, description="How long running answers may finish on shutdown.")
@@ -182,6 +200,9 @@ class Settings(BaseModel):
         "INFO", description="How much is logged."
     )
     log_format: Literal["text", "json"] = Field("text", description="One line for people, or one JSON object a line.")
+    record_words: Annotated[Literal["yes", "no"], BeforeValidator(_yes_or_no)] = Field(
+        "no", description="Whether the flight record, and so a report, holds what was said."
+    )
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -210,6 +231,12 @@ class Settings(BaseModel):
         """Whether the daemon brings its own broker."""
         return self.mqtt_host is None
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must stand in no log and no report."""
+        values = (getattr(self, field) for field in type(self).model_fields)
+        return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))
+
 
 def load_settings(
     *,
@@ -231,8 +258,9 @@ def load_settings(
     """
     layered = {**_from_dotenv(env_file), **_from_environment(environ), **_fields(overrides or {})}
     config_dir = layered.get("config_dir") or Settings.model_fields["config_dir"].default
+    values = {**_from_yaml(yaml_file or Path(config_dir) / "naila.yaml"), **layered}
     try:
-        return Settings.model_validate({**_from_yaml(yaml_file or Path(config_dir) / "naila.yaml"), **layered})
+        return Settings.model_validate(_with_password(values, environ))
     except ValidationError as exc:
         raise ConfigurationError("\n".join(_explain(error) for error in exc.errors())) from exc
 
@@ -280,6 +308,36 @@ def _from_yaml(path: Path) -> dict[str, Any]:
         if field not in Settings.model_fields and field not in ALIASES:
             raise ConfigurationError(f"{path}: {name} is not a setting{_did_you_mean(field)}")
     return _fields({str(name): value for name, value in document.items()})
+
+
+def _with_password(values: Mapping[str, Any], environ: Mapping[str, str]) -> Mapping[str, Any]:
+    """Add the broker's password where a file holds it: the one that is set, else the credential that systemd loaded."""
+    file, password = (_blank_is_none(values.get(name)) for name in ("mqtt_password_file", "mqtt_password"))
+    if file is not None and password is not None:
+        raise ConfigurationError("MQTT_PASSWORD and MQTT_PASSWORD_FILE say the same thing: set one of them")
+    credentials = environ.get(CREDENTIALS)
+    if file is not None:
+        path = Path(str(file))
+    elif password is None and credentials and (Path(credentials) / PASSWORD_CREDENTIAL).is_file():
+        path = Path(credentials) / PASSWORD_CREDENTIAL
+    else:
+        return values
+    return {**values, "mqtt_password": _one_line(path, "MQTT_PASSWORD_FILE" if file is not None else f"${CREDENTIALS}")}
+
+
+def _one_line(path: Path, where: str) -> str:
+    """Return the only line of a small file, without its end."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_PASSWORD_BYTES + 1).decode()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{where}={str(path)!r}: is not UTF-8 text") from None  # what it holds is secret
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(f"{where}={str(path)!r}: cannot be read: {getattr(exc, 'strerror', exc)}") from exc
+    line = text.removesuffix("\n").removesuffix("\r")
+    if len(text.encode()) > MAX_PASSWORD_BYTES or "\n" in line:
+        raise ConfigurationError(f"{where}={str(path)!r}: must hold one line of at most {MAX_PASSWORD_BYTES} bytes")
+    return line
 
 
 def _did_you_mean(field: str) -> str:

@@ -92,6 +92,7 @@ class SqliteConversationMemory:
                 "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (device, conversation, request, document, now.timestamp()),
             )
+            connection.execute("DELETE FROM begun_requests WHERE device_id = ? AND request_id = ?", (device, request))
             if not kept.rowcount:
                 return
             connection.execute(
@@ -130,6 +131,25 @@ class SqliteConversationMemory:
             # Answering once more is better than never answering this request again.
             _log.warning("the stored reply to %s of %s cannot be read: %s", request_id, device_id, exc)
             return None
+
+    async def begin(self, device_id: str, request_id: str) -> bool:
+        """Note that a request is about to move something; false where that was noted before and never answered.
+
+        Raises:
+            StorageError: the database cannot be written.
+        """
+        now = self._now()
+        key = (_storable(device_id), _storable(request_id), now.timestamp())
+
+        def work(connection: sqlite3.Connection) -> bool:
+            connection.execute("DELETE FROM begun_requests WHERE begun_at < ?", (self._oldest(now),))
+            noted = connection.execute(
+                "INSERT INTO begun_requests (device_id, request_id, begun_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                key,
+            )
+            return bool(noted.rowcount)
+
+        return await self._database.run(work)
 
     async def devices(self) -> tuple[RememberedDevice, ...]:
         """List the devices of which anything is remembered, by name.
@@ -198,6 +218,7 @@ class SqliteConversationMemory:
             chosen = "WHERE device_id = ?1 AND (?2 IS NULL OR conversation_id = ?2)"
             key = (device, conversation)
             connection.execute("INSERT INTO forgotten (session) VALUES (?)", (f"{device}/{conversation or ''}",))
+            connection.execute("DELETE FROM begun_requests WHERE device_id = ?1 AND ?2 IS NULL", key)
             return Forgotten(
                 turns=connection.execute(f"DELETE FROM turns {chosen}", key).rowcount,  # noqa: S608 - a constant
                 replies=connection.execute(f"DELETE FROM replies {chosen}", key).rowcount,  # noqa: S608 - a constant

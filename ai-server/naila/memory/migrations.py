@@ -97,7 +97,19 @@ def pending_actions(connection: sqlite3.Connection) -> None:
     """)
 
 
-MIGRATIONS: tuple[Migration, ...] = (conversations, forgotten, devices, pending_actions)
+def begun_requests(connection: sqlite3.Connection) -> None:
+    """Requests that have begun to move something and are not answered: never begun again, whatever happens."""
+    connection.execute("""
+        CREATE TABLE begun_requests (
+            device_id TEXT NOT NULL,
+            request_id TEXT NOT NULL,
+            begun_at REAL NOT NULL,
+            PRIMARY KEY (device_id, request_id)
+        ) STRICT, WITHOUT ROWID
+    """)
+
+
+MIGRATIONS: tuple[Migration, ...] = (conversations, forgotten, devices, pending_actions, begun_requests)
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[Migration] = MIGRATIONS) -> None:

@@ -9,11 +9,12 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Final, Self, TypeAlias
 
 from naila.config.settings import Settings
 from naila.errors import BrokerError, ContractError
 from naila.events import (
+    ActionPending,
     BrainState,
     BrainStatus,
     Capabilities,
@@ -37,6 +38,20 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_HEARD = 10_000
+# A refused action is told twice: as an error for programs, and in the reply that follows.
+TOLD_IN_THE_REPLY: Final = frozenset(
+    {
+        "unknown_action",
+        "bad_arguments",
+        "out_of_range",
+        "rate_limited",
+        "not_confirmed",
+        "device_offline",
+        "action_failed",
+    }
+)
+
+_Answer: TypeAlias = Reply | StreamItem | ErrorNotice | ActionPending
 
 
 class Device:
@@ -83,7 +98,7 @@ class Device:
             self._farewell.append(DeviceStatus(device_id=device_id, status="offline"))
         if capabilities is not None:
             self._birth.append(Capabilities(device_id=device_id, document=capabilities))
-        self._answers: dict[str, asyncio.Queue[Reply | StreamItem | ErrorNotice]] = {}
+        self._answers: dict[str, asyncio.Queue[_Answer]] = {}
         self._heard: asyncio.Queue[Outbound] = asyncio.Queue(MAX_HEARD)
         self._brain_changed = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -156,8 +171,10 @@ class Device:
 
     async def stream(
         self, intent: Intent, *, timeout_s: float = 120.0, repeat_s: float | None = None
-    ) -> AsyncGenerator[StreamItem | Reply]:
+    ) -> AsyncGenerator[StreamItem | ActionPending | Reply]:
         """Send an intent; yield the pieces of its answer, if it asked for them, and last the reply.
+
+        An action of it that waits for a person's approval is yielded too: `send` the `Confirmation`.
 
         Raises:
             ContractError: the brain refused it.
@@ -170,6 +187,8 @@ class Device:
             while True:
                 answer = await self._next(answers, intent, deadline, repeat_s)
                 if isinstance(answer, ErrorNotice):
+                    if answer.code in TOLD_IN_THE_REPLY:
+                        continue
                     raise ContractError(answer.code, answer.message, device_id=answer.device_id, request_id=answer.id)
                 yield answer
                 if isinstance(answer, Reply):
@@ -191,11 +210,11 @@ class Device:
 
     async def _next(
         self,
-        answers: asyncio.Queue[Reply | StreamItem | ErrorNotice],
+        answers: asyncio.Queue[_Answer],
         intent: Intent,
         deadline: float,
         repeat_s: float | None,
-    ) -> Reply | StreamItem | ErrorNotice:
+    ) -> _Answer:
         loop = asyncio.get_running_loop()
         while True:
             until = deadline if repeat_s is None else min(deadline, loop.time() + repeat_s)
@@ -216,8 +235,11 @@ class Device:
         if isinstance(event, BrainStatus):
             self.brain_status = event.status
             self._brain_changed.set()
-        waiting = self._answers.get(event.id or "") if isinstance(event, Reply | StreamItem | ErrorNotice) else None
-        if waiting is not None and isinstance(event, Reply | StreamItem | ErrorNotice):
+        if isinstance(event, Reply | StreamItem | ErrorNotice):
+            waiting = self._answers.get(event.id or "")
+        else:
+            waiting = self._answers.get(event.request_id) if isinstance(event, ActionPending) else None
+        if waiting is not None and isinstance(event, Reply | StreamItem | ErrorNotice | ActionPending):
             waiting.put_nowait(event)
             return
         if self._heard.full():

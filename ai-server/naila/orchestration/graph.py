@@ -2,14 +2,18 @@
 
 ::
 
-    understand → recall ─┬→ answer_clock ───┐
-                         ├→ generate ───────┼→ guard → remember
-                         └→ answer_pattern ─┘
+    understand → recall ┬→ (select) ┬→ act ────────────┐
+                        │           ├→ answer_state ───┤
+                        └───────────┼→ answer_clock ───┼→ guard → remember
+                                    ├→ generate ───────┤
+                                    └→ answer_pattern ─┘
 
-    understand → recall ──→ read_in             while the words still grow
+    understand → recall ──→ read_in             while the words still grow: nothing else may come of them
+    tell → guard → remember                     the end of a wish that waited for a person
 
 Nodes are plain functions of the state and the turn's context that return only the keys they change. The graph is
-compiled once, without a checkpointer: a turn that is interrupted is asked again by its device.
+compiled once, without a checkpointer: a turn that is interrupted is asked again by its device. What waits for a person
+is kept by `naila.orchestration.wish`, and its turn ends without a reply.
 """
 
 from __future__ import annotations
@@ -21,22 +25,28 @@ from typing import Final, Literal, TypeAlias
 
 # LangGraph's tracer would send every turn to a cloud wherever these happen to be set for another program.
 os.environ["LANGSMITH_TRACING"] = os.environ["LANGCHAIN_TRACING_V2"] = "false"
+os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"  # read when LangGraph is imported first
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
 from naila.errors import ContextOverflowError, ContractError, EngineBusyError, GenerationError, ModelError, StorageError
-from naila.orchestration import clock, intents
+from naila.fleet import FleetView
+from naila.orchestration import acting, clock, intents
 from naila.orchestration.guard import cut_at_sentence
 from naila.orchestration.outcome import reply_of, turn_of
 from naila.orchestration.patterns import Voice, asks_what_is_known
 from naila.orchestration.response_generator import Answer, answer, build_messages, session_of, write_note
 from naila.orchestration.state import Draft, TurnContext, TurnState
+from naila.orchestration.state_answers import answer_state as state_words
 from naila.ports import ChatMessage, Recollection
+from naila.understanding.reading import Commands, Doubtful, NotACommand, StateQuestion, Stop
 
 TurnGraph: TypeAlias = CompiledStateGraph[TurnState, TurnContext, TurnState, TurnState]
-Route: TypeAlias = Literal["answer_clock", "generate", "answer_pattern"]
+Route: TypeAlias = Literal["select", "act", "answer_state", "answer_clock", "generate", "answer_pattern"]
+
+ANSWERS: Final = ("act", "answer_state", "answer_clock", "generate", "answer_pattern")
 
 HONEST_INTENTS: Final = frozenset({"capabilities", "command", "help"})
 
@@ -48,6 +58,9 @@ def build_graph() -> TurnGraph:
     graph = StateGraph(TurnState, context_schema=TurnContext)
     graph.add_node("understand", understand)
     graph.add_node("recall", recall)
+    graph.add_node("select", select)
+    graph.add_node("act", act)
+    graph.add_node("answer_state", answer_state)
     graph.add_node("answer_clock", answer_clock)
     graph.add_node("generate", generate)
     graph.add_node("answer_pattern", answer_pattern)
@@ -55,12 +68,27 @@ def build_graph() -> TurnGraph:
     graph.add_node("remember", remember)
     graph.add_edge(START, "understand")
     graph.add_edge("understand", "recall")
-    graph.add_conditional_edges("recall", decide, ["answer_clock", "generate", "answer_pattern"])
-    for answered in ("answer_clock", "generate", "answer_pattern"):
+    graph.add_conditional_edges("recall", decide, ["select", *ANSWERS])
+    graph.add_conditional_edges("select", decide, [*ANSWERS])
+    graph.add_conditional_edges("act", is_answered, {True: "guard", False: END})
+    for answered in ANSWERS[1:]:
         graph.add_edge(answered, "guard")
     graph.add_edge("guard", "remember")
     graph.add_edge("remember", END)
     return graph.compile(name="turn")
+
+
+def build_ending_graph() -> TurnGraph:
+    """Return the graph of the end of a wish that waited for a person: the turn from where it was suspended."""
+    graph = StateGraph(TurnState, context_schema=TurnContext)
+    graph.add_node("tell", tell)
+    graph.add_node("guard", guard)
+    graph.add_node("remember", remember)
+    graph.add_edge(START, "tell")
+    graph.add_edge("tell", "guard")
+    graph.add_edge("guard", "remember")
+    graph.add_edge("remember", END)
+    return graph.compile(name="ending")
 
 
 def build_reading_graph() -> TurnGraph:
@@ -71,14 +99,21 @@ def build_reading_graph() -> TurnGraph:
     graph.add_node("read_in", read_in)
     graph.add_edge(START, "understand")
     graph.add_edge("understand", "recall")
-    graph.add_conditional_edges("recall", decide, {"generate": "read_in", "answer_clock": END, "answer_pattern": END})
+    graph.add_conditional_edges(
+        "recall", decide, {"generate": "read_in", "select": END, **dict.fromkeys(set(ANSWERS) - {"generate"}, END)}
+    )
     graph.add_edge("read_in", END)
     return graph.compile(name="reading")
 
 
 async def understand(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
     """Find out what is meant."""
-    return {"understanding": intents.understand(state["request"], runtime.context.phrasebook)}
+    request, context = state["request"], runtime.context
+    view = context.fleet.view(request.device_id)
+    reading, by = acting.read(request, view, context)
+    understanding = intents.understand(request, context.phrasebook)
+    attended = acting.after_talk(understanding, context.attended)
+    return {"understanding": understanding, "view": view, "reading": reading, "by": by, "attended": attended}
 
 
 async def recall(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
@@ -98,15 +133,60 @@ async def recollect(state: TurnState, runtime: Runtime[TurnContext]) -> TurnStat
 
 
 async def decide(state: TurnState, runtime: Runtime[TurnContext]) -> Route:
-    """Choose who answers: the clock and the memory where they know, else the model, else the patterns.
+    """Choose who answers: the devices and those who know them, the clock and the memory, else the model, else patterns.
 
-    What the robot can do, and whether it will do it, is not for a model to say: it would promise anything.
+    What the robot can do, and whether it did it, is not for a model to say: it would promise anything.
     """
-    if state["understanding"].clock is not None:
-        return "answer_clock"
-    if _is_known(state):
-        return "answer_pattern"
-    return "generate" if runtime.context.model.is_loaded else "answer_pattern"
+    context, understanding, reading = runtime.context, state["understanding"], state["reading"]
+    route: Route = "generate" if context.model.is_loaded else "answer_pattern"
+    if acting.settled(state["request"], understanding, reading, context) is not None:
+        route = "act"
+    elif understanding.clock is not None and not isinstance(reading, Commands | Stop):
+        route = "answer_clock"
+    elif isinstance(reading, Doubtful) and context.model.is_loaded and context.model.may_act:
+        route = "select"
+    elif isinstance(reading, StateQuestion) or _asks_what_can_be_done(state):
+        route = "answer_state"
+    elif not isinstance(reading, NotACommand):
+        route = "act"
+    elif _is_known(state):
+        route = "answer_pattern"
+    return route
+
+
+async def is_answered(state: TurnState) -> bool:
+    """Whether there is an answer; else the turn waits for a person, and its answer comes when that did."""
+    return "draft" in state
+
+
+async def select(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
+    """Let the model choose among the declared actions that the words may mean."""
+    return await acting.select(state, runtime.context)
+
+
+async def act(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
+    """Do what was read, ask back, or say why not."""
+    return await acting.act(state, runtime.context)
+
+
+async def tell(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
+    """Say what became of a wish that waited for a person."""
+    return {"draft": acting.told(state["wish"], state["view"], runtime.context)}
+
+
+async def answer_state(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
+    """Answer from what devices measure and declared."""
+    context, reading, request = runtime.context, state["reading"], state["request"]
+    about, intent = context.attended.about, "state"
+    if not isinstance(reading, StateQuestion):
+        own = request.device_id if _can_do_something(state["view"], request.device_id) else None
+        reading, intent = StateQuestion(topic="capabilities", device_id=own), "capabilities"
+    context.speech.say(state_words(reading, state["view"], _voice(context), request.id))
+    return {
+        "draft": Draft(text=context.speech.text, source="pattern", degraded=not context.model.is_loaded),
+        "attended": replace(context.attended, about=reading.device_id or about),
+        "understanding": replace(state["understanding"], intent=intent),
+    }
 
 
 async def answer_clock(state: TurnState, runtime: Runtime[TurnContext]) -> TurnState:
@@ -203,11 +283,22 @@ def _is_known(state: TurnState) -> bool:
     return understanding.intent in HONEST_INTENTS or asks_what_is_known(understanding, state["recollection"])
 
 
+def _asks_what_can_be_done(state: TurnState) -> bool:
+    """Whether the question is what can be done, and there is a device that can do something."""
+    if state["understanding"].intent != "capabilities" or not isinstance(state["reading"], NotACommand):
+        return False
+    return _can_do_something(state["view"], None)
+
+
+def _can_do_something(view: FleetView, device_id: str | None) -> bool:
+    return any(each.profile.actions for each in view.devices if device_id in {None, each.profile.device_id})
+
+
 def _prompt(state: TurnState, context: TurnContext) -> tuple[str, list[ChatMessage]]:
     """Return the note and the prompt. The note stands before the words: while it is the same, they may still grow."""
     request, recollection = state["request"], state["recollection"]
     note = write_note(request, state["understanding"], recollection, context)
-    return note, build_messages(context.persona, recollection, note, request.text)
+    return note, build_messages(context.persona, recollection, note, request.text, acts=context.model.may_act)
 
 
 def _voice(context: TurnContext) -> Voice:

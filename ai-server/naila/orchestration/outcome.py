@@ -20,6 +20,7 @@ def reply_of(request: Intent, understanding: Understanding, draft: Draft, contex
         degraded=draft.degraded,
         conversation_id=request.conversation_id,
         finish_reason=draft.finish_reason,
+        actions=draft.actions,
         model=draft.model,
         usage=draft.usage,
         timing=timing_of(context, draft.tokens_per_second),

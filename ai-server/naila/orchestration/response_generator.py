@@ -69,10 +69,22 @@ def opening(persona: Persona) -> list[ChatMessage]:
     return messages
 
 
-def build_messages(persona: Persona, recollection: Recollection, note: str, text: str) -> list[ChatMessage]:
-    """Return the prompt: what never changes first, what changes each turn last."""
+def build_messages(
+    persona: Persona, recollection: Recollection, note: str, text: str, *, acts: bool = False
+) -> list[ChatMessage]:
+    """Return the prompt: what never changes first, what changes each turn last.
+
+    Args:
+        persona: who answers.
+        recollection: what was said before.
+        note: what the model is told beside the words.
+        text: the words.
+        acts: show what was done, too. A model too small to act imitates it, and claims what never happened.
+    """
     messages = opening(persona)
     for turn in kept(recollection):
+        if turn.source == "action" and not acts:
+            continue
         messages.append(ChatMessage("user", user_message(turn.note, turn.user_text)))
         messages.append(ChatMessage("assistant", turn.reply_text))
     messages.append(ChatMessage("user", user_message(note, text)))

@@ -44,6 +44,8 @@ async def serve(
 
         pulse.enter("configuration")
         await life.enter_async_context(house.database)
+        await life.enter_async_context(house.checkpoints)
+        await life.enter_async_context(house.audit)
         await life.enter_async_context(_embedded_broker(settings))
         start = await life.enter_async_context(_background_tasks())
         start(house.link.run(), "mqtt link")
@@ -51,6 +53,10 @@ async def serve(
         start(house.reporter.report_health(), "health")
         # Already here: after a reload the service manager's patience does not wait for the model to be loaded.
         start(feed_watchdog(supervisor, house.stalls), "watchdog")
+
+        await house.take_up()
+        start(house.dispatcher.run(), "dispatcher")
+        start(house.registry.keep_sightings(house.store), "sightings")
 
         pulse.enter("models")
         life.push_async_callback(house.service.unload_model)
@@ -112,8 +118,10 @@ async def _handlers(house: House) -> AsyncIterator[None]:
     """Answer requests; at the end let the running ones finish within the limit."""
     async with asyncio.TaskGroup() as group:
         group.create_task(house.mailbox.run(), name="mailbox")
+        group.create_task(house.wishes.run(), name="wishes")
         yield
         await house.mailbox.drain(house.settings.shutdown_timeout_s)
+        await house.wishes.drain(house.settings.shutdown_timeout_s)
 
 
 async def _unless(

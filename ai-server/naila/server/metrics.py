@@ -6,15 +6,20 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from naila.events import Alert, ErrorNotice, Intent, JsonValue, Metrics, Outbound, Reply
-from naila.ports import Publisher
+from naila.events import Action, Alert, ErrorNotice, Intent, JsonValue, Metrics, Outbound, Reply
+from naila.fleet import STOP, FleetView, Outcome, Pending, Proposal
+from naila.ports import Cancellation, Fleet, Publisher
 from naila.services.llm_service import LoadedModel
 from naila.utils.hardware_detection import read_memory
 
 _WINDOW: Final = 1000
 _SHARES: Final = (0.5, 0.95, 0.99)
 # Counted from the start, so that whoever reads the metrics finds them there.
-_COUNTED: Final = ("replies", "replies_degraded", "tokens_generated", "prompt_tokens", "cached_tokens")
+_OUTCOMES: Final = ("done", "failed", "refused", "unanswered", "pending", "stopped")
+_COUNTED: Final = (
+    *("replies", "replies_degraded", "tokens_generated", "prompt_tokens", "cached_tokens", "actions_sent", "stops"),
+    *(f"actions_{outcome}" for outcome in _OUTCOMES),
+)
 
 
 class ServesModel(Protocol):
@@ -54,7 +59,9 @@ class MeteredPublisher:
     def publish(self, event: Outbound, *, to: Intent | None = None) -> None:
         """Send an event on and count it."""
         self._publisher.publish(event, to=to)
-        if isinstance(event, ErrorNotice):
+        if isinstance(event, Action):
+            self.counters["stops" if event.name == STOP else "actions_sent"] += 1
+        elif isinstance(event, ErrorNotice):
             self.counters[f"errors_{event.code}"] += 1
         elif isinstance(event, Reply):
             self._count(event)
@@ -123,6 +130,40 @@ class MeteredPublisher:
             hardware_acceleration=loaded.plan.acceleration if loaded else "cpu",
             extra=extra,
         )
+
+
+class MeteredFleet(Fleet):
+    """A fleet that counts what became of proposals."""
+
+    def __init__(self, fleet: Fleet, counters: Counter[str]) -> None:
+        self._fleet = fleet
+        self._counters = counters
+
+    def view(self, speaker: str) -> FleetView:
+        """Return the devices that can be spoken of through a device, as they are now."""
+        return self._fleet.view(speaker)
+
+    async def perform(self, proposal: Proposal, *, cancellation: Cancellation | None = None) -> Outcome:
+        """Perform, and count."""
+        outcome = await self._fleet.perform(proposal, cancellation=cancellation)
+        self._counters[f"actions_{outcome.status}"] += 1
+        return outcome
+
+    def pending(self, speaker: str) -> tuple[Pending, ...]:
+        """Return what waits for a person at this device, oldest first."""
+        return self._fleet.pending(speaker)
+
+    async def settle(self, speaker: str, pending_id: str, *, approve: bool) -> Pending:
+        """Take a person's answer to a pending action.
+
+        Raises:
+            ContractError: as the fleet does.
+        """
+        return await self._fleet.settle(speaker, pending_id, approve=approve)
+
+    def stop(self, device_id: str | None, *, request_id: str, speaker: str) -> tuple[str, ...]:
+        """Send the emergency stop."""
+        return self._fleet.stop(device_id, request_id=request_id, speaker=speaker)
 
 
 def _engine(figures: Mapping[str, float]) -> dict[str, JsonValue]:

@@ -6,32 +6,49 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 
+from naila.agents.attention import Attention
+from naila.agents.intake import Intake
 from naila.agents.mailbox import Mailbox
 from naila.agents.orchestrator import Orchestrator
+from naila.agents.stops import Stops
+from naila.agents.wishes import Wishes
+from naila.config.lexicon import load_lexicon
 from naila.config.patterns import load_patterns
-from naila.config.personas import load_personas
+from naila.config.permissions import load_permissions
+from naila.config.personas import Persona, load_personas
 from naila.config.settings import Settings
+from naila.devices.audit import Audit, audit_folder
+from naila.devices.dispatcher import Dispatcher, Limits
+from naila.devices.permissions import Permissions
+from naila.devices.registry import Registry
 from naila.errors import ConfigurationError, StorageError
 from naila.events import Alert, ComponentHealth, Metrics
 from naila.inference.job import EngineLimits
 from naila.inference.kv_store import KeepPlan
 from naila.inference.sampling import Sampling
+from naila.memory.checkpoints import Checkpoints
 from naila.memory.conversation_memory import SqliteConversationMemory
 from naila.memory.database import Database
+from naila.memory.device_store import SqliteDeviceStore
 from naila.mqtt.codec import Codec
 from naila.mqtt.link import MqttLink
 from naila.mqtt.topics import Topics
 from naila.orchestration.response_generator import opening
+from naila.orchestration.wish import SuspendedWishes
+from naila.server.flight_record import FlightRecord, flight_folder
 from naila.server.health import Pulse, Reporter
-from naila.server.metrics import MeteredPublisher
+from naila.server.metrics import MeteredFleet, MeteredPublisher
 from naila.server.model_keeper import ModelKeeper
 from naila.server.model_source import ModelSource
 from naila.server.notify import Supervisor
 from naila.services.llm_service import LlmService
+from naila.understanding.reader import CommandReader
+from naila.understanding.stop_words import StopWords
 from naila.utils.hardware_detection import read_memory
 
 _log = logging.getLogger(__name__)
@@ -66,6 +83,24 @@ class House:
     pulse: Pulse
     reporter: Reporter
     memory: SqliteConversationMemory
+    store: SqliteDeviceStore
+    audit: Audit
+    checkpoints: Checkpoints
+    registry: Registry
+    dispatcher: Dispatcher
+    wishes: Wishes
+
+    async def take_up(self) -> None:
+        """Take up what is known of the devices, and what waited for a person when the process before this one ended.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        await self.registry.load()
+        await self.dispatcher.load()
+        await self.wishes.restore()
+        self.dispatcher.sweep()
+        self.wishes.give_up_lost()
 
     async def drop_forgotten(self) -> None:
         """Drop from the engine, for ever, what `naila memory forget` removed from the database."""
@@ -113,22 +148,60 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         max_tokens=settings.llm_max_tokens,
         sampling=Sampling(temperature=settings.llm_temperature, top_p=settings.llm_top_p, seed=settings.llm_seed),
         worker=settings.llm_worker,
-        limits=EngineLimits(speculation=settings.llm_speculation),
+        limits=EngineLimits(
+            speculation=settings.llm_speculation,
+            draft=str(settings.llm_draft_model) if settings.llm_draft_model is not None else None,
+        ),
         keep=_keep(settings),
         prefixes=[opening(persona) for persona in personas.values()],
         on_progress=lambda share: keeper.progress(share),
         on_failure=lambda: pulse.changed.set(),
+        may_act=source.may_act,
     )
     link = MqttLink(
         settings,
         codec,
         topics,
-        accept=lambda event: mailbox.accept(event),
+        accept=lambda event: intake.accept(event, received_at=link.arrived_at),
         birth=lambda: pulse.reborn(),
+        on_stop=lambda event, request_id: intake.stop(event, request_id),
+        is_stop=_stop_words(personas).matches,
         intake=False,
     )
-    publisher = MeteredPublisher(link, slow_threshold_s=settings.llm_slow_threshold_s)
+    record = FlightRecord(link, flight_folder(settings.memory_path), words=settings.record_words == "yes")
+    publisher = MeteredPublisher(record, slow_threshold_s=settings.llm_slow_threshold_s)
     keeper = ModelKeeper(service, files=source.files, alert=publisher.publish, on_change=lambda: pulse.changed.set())
+    store = SqliteDeviceStore(database)
+    registry = Registry(store, clock, on_change=lambda _: pulse.changed.set())
+    audit = Audit(
+        audit_folder(settings.memory_path), max_bytes=settings.audit_max_mb * 1_000_000, keep=settings.audit_keep
+    )
+    dispatcher = Dispatcher(
+        registry=registry,
+        store=store,
+        publisher=publisher,
+        clock=clock,
+        permissions=Permissions(load_permissions(settings.config_dir / "permissions.yaml")),
+        audit=audit,
+        limits=Limits(
+            per_request=settings.actions_per_request,
+            per_minute=settings.actions_per_minute,
+            confirm_timeout_s=settings.confirm_timeout_s,
+        ),
+        on_expired=lambda pending: wishes.expired(pending),
+        on_withdrawn=lambda pending: wishes.withdrawn(pending),
+    )
+    fleet = MeteredFleet(dispatcher, publisher.counters)
+    stops = Stops(fleet, clock, on_stop=lambda device_id, request_id: mailbox.stop(device_id, request_id))
+    checkpoints = Checkpoints(settings.memory_path.with_name(f"{settings.memory_path.stem}-waiting.db"))
+    wishes = Wishes(
+        fleet=fleet,
+        suspended=SuspendedWishes(checkpoints),
+        endings=lambda: orchestrator,
+        memory=memory,
+        deliver=lambda intent, reply: mailbox.deliver(intent, reply),
+        clock=clock,
+    )
     orchestrator = Orchestrator(
         personas=personas,
         persona=settings.persona,
@@ -139,6 +212,12 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         clock=clock,
         timeout_s=settings.llm_timeout_s,
         max_tokens=settings.llm_max_tokens,
+        fleet=fleet,
+        reader=CommandReader(load_lexicon(settings.config_dir / "lexicon.yaml")),
+        approvals=wishes,
+        stops=stops,
+        attention=Attention(clock),
+        max_actions=settings.actions_per_request,
     )
     mailbox = Mailbox(
         turns=orchestrator,
@@ -146,9 +225,17 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         publisher=publisher,
         clock=clock,
         max_per_device=settings.queue_max_per_device,
+        suspended=wishes.is_open,
     )
+    intake = Intake(mailbox=mailbox, wishes=wishes, devices=registry, results=dispatcher, stops=stops)
     pulse = Pulse(
-        {"mqtt": lambda: _link_health(link), "llm": keeper.health, "memory": lambda: _storage_health(database)}, clock
+        {
+            "mqtt": lambda: _link_health(link),
+            "llm": keeper.health,
+            "memory": lambda: _storage_health(database),
+            "devices": lambda: _devices_health(registry, audit),
+        },
+        clock,
     )
 
     def memory_changed(error: StorageError | None) -> None:
@@ -179,7 +266,28 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         health_interval_s=settings.health_interval_s,
         metrics_interval_s=settings.metrics_interval_s,
     )
-    return House(settings, database, link, service, keeper, mailbox, pulse, reporter, memory)
+    return House(
+        settings=settings,
+        database=database,
+        link=link,
+        service=service,
+        keeper=keeper,
+        mailbox=mailbox,
+        pulse=pulse,
+        reporter=reporter,
+        memory=memory,
+        store=store,
+        audit=audit,
+        checkpoints=checkpoints,
+        registry=registry,
+        dispatcher=dispatcher,
+        wishes=wishes,
+    )
+
+
+def _stop_words(personas: Mapping[str, Persona]) -> StopWords:
+    """Whoever answers, a stop is understood in every language that any persona speaks."""
+    return StopWords(word for persona in personas.values() for words in persona.stop_words.values() for word in words)
 
 
 def _keep(settings: Settings) -> KeepPlan:
@@ -190,6 +298,15 @@ def _storage_health(database: Database) -> ComponentHealth:
     if database.error is not None:
         return ComponentHealth(status="down", detail=str(database.error))
     return ComponentHealth(status="ok")
+
+
+def _devices_health(registry: Registry, audit: Audit) -> ComponentHealth:
+    profiles = registry.profiles()
+    online = sum(registry.is_online(profile.device_id) is True for profile in profiles)
+    detail = f"{len(profiles)} declared, {online} online"
+    if audit.is_full:
+        return ComponentHealth(status="degraded", detail=f"{audit.path} cannot be written: nothing is moved; {detail}")
+    return ComponentHealth(status="ok", detail=detail)
 
 
 def _link_health(link: MqttLink) -> ComponentHealth:
