@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from naila.events import JsonValue
 from naila.fleet import ActionSpec, DeviceProfile, DeviceView, FleetView, Outcome
 from naila.orchestration.telling import ask, cannot, tell
 from naila.understanding.reading import CannotDo, OpenQuestion, Step
@@ -218,3 +220,25 @@ def test_whatever_a_device_declared_is_told_without_failing(text: str, value: ob
     words = tell([outcome("x", "act", "done", {"a": value, "b": text})], view, NAILA, "q1")
     assert words
     assert ask(argument("x", "act", "a"), view, NAILA, "q1")
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ({"distance": 0.5}, ""),
+        ({"distance": 0.497}, ""),
+        ({"distance": 0.5, "battery": 80}, "battery 80"),
+        ({"distance": 0.3}, "distance 0.3"),
+        (0.5, ""),
+        (True, ""),
+    ],
+)
+def test_a_result_that_repeats_the_wish_is_not_told_again(result: JsonValue, words: str) -> None:
+    said = told(replace(DRIVEN, result=result))
+    assert ("report" in said.lower() or "“" in said) == bool(words)
+    assert words in said
+
+
+def test_a_setting_that_is_told_back_is_not_told_again() -> None:
+    set_speed = outcome("rover", "set_parameter", "done", {"name": "max_speed", "value": 0.2})
+    assert "“" not in told(replace(set_speed, result={"max_speed": 0.2}))

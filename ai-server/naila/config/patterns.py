@@ -86,6 +86,7 @@ REPLY_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "state_measures": frozenset({"who", "fields"}),
     "state_can_nothing": frozenset({"device"}),
     "state_online": frozenset({"device"}),
+    "state_online_in": frozenset({"device", "room"}),
     "state_offline": frozenset({"device"}),
     "state_presence_unknown": frozenset({"device"}),
     "state_busy": frozenset({"device", "actions"}),

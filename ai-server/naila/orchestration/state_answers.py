@@ -269,14 +269,26 @@ class _Answer:
 
     def _presence(self, device: DeviceView) -> str:
         key = {True: "state_online", False: "state_offline", None: "state_presence_unknown"}[device.online]
-        return self._say(key, device=self._name(device))
+        fields = [name for name in self.question.names if name in device.readings]
+        where = [
+            f"{self._subject(device, name)} is {reading_words(device.readings[name].value, _unit(device, name))}"
+            for name in fields[:SHOWN_FIELDS]
+        ]
+        room = room_of(device.profile)
+        is_known = bool(room) and device.online is True
+        said = [self._say(f"{key}_in" if is_known else key, device=self._name(device), room=room)]
+        if where:
+            said.append(sentence(f"{listed(where)}{_when(device.readings[fields[0]])}"))
+        return " ".join(said)
 
     def _activity(self, device: DeviceView) -> str:
         if device.running:
             actions = listed([spoken(name) for name in device.running[:SHOWN_ACTIONS]])
             return self._say("state_busy", device=self._name(device), actions=actions)
-        idle = self._say("state_idle", device=self._name(device))
         moving = device.readings.get("moving")
+        if moving is not None and moving.value:
+            return self._fact(device, "moving", moving)
+        idle = self._say("state_idle", device=self._name(device))
         return f"{idle} {self._fact(device, 'moving', moving)}" if moving is not None else idle
 
     # Parameters

@@ -102,7 +102,7 @@ def _done(outcomes: list[Outcome], view: FleetView, voice: Voice, request_id: st
     else:
         said = [voice.say("action_done", request_id, {"deeds": deeds})]
     for outcome in outcomes[:SHOWN_RESULTS]:
-        if words := _result_words(outcome.result):
+        if words := _result_words(_news(outcome)):
             fields = {"device": device_name(view, outcome.proposal.device_id), "words": words}
             said.append(voice.say("action_report", request_id, fields))
     return said
@@ -115,6 +115,22 @@ def _deeds(steps: Sequence[tuple[str, str, Mapping[str, JsonValue]]], view: Flee
         for device_id, name, arguments in steps
     ]
     return ", then ".join(words)
+
+
+def _news(outcome: Outcome) -> JsonValue:
+    """Return what a device returned, less what only repeats the wish: "drive 0.5 m" that was driven 0.5 m is done."""
+    result, asked = outcome.result, outcome.proposal.arguments
+    if not isinstance(result, dict):
+        return None if any(_is_same(result, value) for value in asked.values()) else result
+    named = {asked["name"]: asked["value"]} if {"name", "value"} <= asked.keys() else {}
+    wished = {**asked, **{str(name): value for name, value in named.items()}}
+    return {name: value for name, value in result.items() if name not in wished or not _is_same(value, wished[name])}
+
+
+def _is_same(told: JsonValue, asked: JsonValue) -> bool:
+    if isinstance(told, bool) or isinstance(asked, bool) or not isinstance(told, int | float):
+        return told == asked and told is not None
+    return isinstance(asked, int | float) and abs(told - asked) <= 0.02 * abs(asked)
 
 
 def _result_words(result: JsonValue) -> str:
