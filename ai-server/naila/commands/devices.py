@@ -1,4 +1,4 @@
-"""`naila devices`: which devices are known, and what each of them declared."""
+"""`naila devices`: which devices are known, what each of them declared, and who may speak."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 
+from naila.commands import devices_add
 from naila.config.settings import Settings
 from naila.devices.capabilities import read_profile, value_schema
 from naila.devices.schema_words import allowed_words, value_words
@@ -20,7 +21,9 @@ from naila.memory.device_store import KeptDevice, SqliteDeviceStore
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `devices` with its sub-commands; each sets `run(args, settings) -> exit code`."""
     devices = subparsers.add_parser(
-        "devices", help="show the devices that are known", description="What devices declared, from MEMORY_PATH."
+        "devices",
+        help="show the devices that are known, give them passwords",
+        description="What devices declared, from MEMORY_PATH, and their passwords at the broker.",
     )
     actions = devices.add_subparsers(dest="devices_command", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the devices that are known")
@@ -29,6 +32,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     for action, work in ((listing, _list), (show, _show)):
         action.add_argument("--json", action="store_true", help="print JSON, for scripts")
         action.set_defaults(run=_runner, work=work)
+    devices_add.register(actions)
 
 
 def _runner(args: argparse.Namespace, settings: Settings) -> int:

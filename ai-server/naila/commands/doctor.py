@@ -8,12 +8,14 @@ import json
 import os
 import platform
 import socket
+import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import naila
+from naila.commands.report import Finding, write_report
 from naila.config.settings import Settings
 from naila.errors import ModelError, NailaError, StorageError
 from naila.inference.gguf import read_header
@@ -21,23 +23,6 @@ from naila.memory.database import Database
 from naila.mqtt.device import Device
 from naila.mqtt.topics import Topics
 from naila.server.model_source import ModelSource
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was found at one place.
-
-    Attributes:
-        name: the place.
-        status: `ok`, `warn` (works, could be better) or `fail` (mend this).
-        detail: what was found.
-        fix: what to do about it.
-    """
-
-    name: str
-    status: Literal["ok", "warn", "fail"]
-    detail: str
-    fix: str | None = None
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,6 +33,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Look at everything that a running brain needs. Exit code 1 if something must be mended.",
     )
     doctor.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    doctor.add_argument(
+        "--report",
+        nargs="?",
+        type=Path,
+        const=Path(),
+        metavar="FILE",
+        help="also write one file for whoever helps: settings without secrets, hardware, the last turns and log lines",
+    )
     doctor.set_defaults(run=_doctor)
 
 
@@ -60,7 +53,27 @@ def _doctor(args: argparse.Namespace, settings: Settings) -> int:
             print(f"{finding.status:<4}  {finding.name:<12} {finding.detail}")
             if finding.fix:
                 print(f"{'':<19}-> {finding.fix}")
-    return int(any(finding.status == "fail" for finding in findings))
+    failed = any(finding.status == "fail" for finding in findings)
+    if args.report is not None:
+        return int(not _report(args.report, settings, findings) or failed)
+    return int(failed)
+
+
+def _report(path: Path, settings: Settings, findings: list[Finding]) -> bool:
+    """Write the report, under a name of its own where none or a folder was given; return whether that worked."""
+    if path.is_dir():
+        path /= f"naila-report-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    try:
+        asyncio.run(write_report(path, settings, findings))
+    except OSError as exc:
+        print(f"naila: {path}: cannot be written: {exc.strerror or exc}", file=sys.stderr)
+        return False
+    words = "AND WHAT WAS SAID" if settings.record_words == "yes" else "no password and no words of a turn"
+    print(
+        f"\n{path}: written. It holds device ids, log lines and paths, {words}: look before you send it",
+        file=sys.stderr,
+    )
+    return True
 
 
 def _versions() -> Finding:

@@ -50,17 +50,24 @@ class Rivalry:
     """Notices two clients with one client id, who throw each other out, where the broker does not say so.
 
     Mosquitto just closes the older connection. What gives it away: the connection is lost again and again, and yet
-    the broker is there at the first attempt to come back.
+    the broker is there at the first attempt to come back. A network does that too, but by resets alone; Mosquitto
+    resets only a connection from which it had not read everything.
     """
 
     def __init__(self) -> None:
-        self._lost_at: deque[float] = deque(maxlen=RIVAL_LOSSES)
+        self._losses: deque[tuple[float, bool]] = deque(maxlen=RIVAL_LOSSES)
 
     def broker_was_away(self) -> None:
         """An attempt failed: the loss before it had another cause."""
-        self._lost_at.clear()
+        self._losses.clear()
 
-    def lost(self, now: float) -> bool:
-        """A connection was lost; return whether a rival is the likely cause."""
-        self._lost_at.append(now)
-        return len(self._lost_at) == RIVAL_LOSSES and now - self._lost_at[0] < RIVAL_WITHIN_S
+    def lost(self, now: float, *, closed: bool) -> bool:
+        """A connection was lost; return whether a rival is the likely cause.
+
+        Args:
+            now: monotonic seconds.
+            closed: whether the broker closed it in good order.
+        """
+        self._losses.append((now, closed))
+        often = len(self._losses) == RIVAL_LOSSES and now - self._losses[0][0] < RIVAL_WITHIN_S
+        return often and any(closed for _, closed in self._losses)

@@ -80,6 +80,8 @@ class MqttClient:
     Attributes:
         accepted: of this connection: the broker's answer; None when it closed without one.
         lost: of this connection: why it ended.
+        closed_by_broker: of this connection: it was lost because the broker closed it in good order; neither was it
+            reset nor did it fall silent.
         receive_maximum: of this connection: unacknowledged messages that the broker takes.
     """
 
@@ -87,6 +89,7 @@ class MqttClient:
         self.version: Version = version
         self.accepted: asyncio.Future[Reason | None]
         self.lost: asyncio.Future[Reason]
+        self.closed_by_broker = False
         self.receive_maximum = 65_535
         self._address = address
         self._listener = listener
@@ -103,6 +106,7 @@ class MqttClient:
         """
         loop = asyncio.get_running_loop()
         self.accepted, self.lost = loop.create_future(), loop.create_future()
+        self.closed_by_broker = False
         connecting = loop.run_in_executor(None, self._connect)
         try:
             await asyncio.shield(connecting)
@@ -211,14 +215,21 @@ class MqttClient:
             sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         loop = asyncio.get_running_loop()
         until = loop.time() + READ_SLICE_S
-        self._paho.loop_read()
+        self._read()
         # Much at a time, so that a flood is read through to what stands behind it; then others have their turn.
         while self._fd is not None and (self._decrypted() or self._arrived.poll(0)):
             if loop.time() >= until:
                 if self._decrypted():  # of which the selector knows nothing
                     loop.call_soon(self._readable)
                 return
-            self._paho.loop_read()
+            self._read()
+
+    def _read(self) -> None:
+        # Looked at before: paho treats a reset like an end in good order.
+        sock = self._paho.socket()
+        was_reset = isinstance(sock, socket.socket) and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+        self._paho.loop_read()
+        self.closed_by_broker = self.lost.done() and not was_reset
 
     def _decrypted(self) -> bool:
         """Whether TLS holds bytes that were not read yet."""

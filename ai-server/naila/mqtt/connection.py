@@ -220,7 +220,7 @@ class Connection:
     def _ended(self, reason: Reason) -> _Ending:
         if self._client.version != self._address.protocol:
             self._speak(self._address.protocol)  # perhaps another broker comes back; the same one refuses 5 again
-        likely = self._rivalry.lost(self._monotonic())
+        likely = self._rivalry.lost(self._monotonic(), closed=self._client.closed_by_broker)
         if reason.code != _TAKEN_OVER and not likely:
             return _Ending(f"the connection to {self._address} was lost ({reason.text})")
         return _Ending(

@@ -8,10 +8,13 @@
     {root}/devices/{device_id}/reply | reply/stream | error                    brain to device
     {root}/devices/{device_id}/action | action/pending
     {root}/ai/status | health | metrics | alerts                               the brain about itself
+
+    {prefix}/device/{object_id}/config  {prefix}/status                        Home Assistant's discovery
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
@@ -111,6 +114,46 @@ class Topics:
                 device_id=raw if _can_be_told(raw) else None,
             )
         return raw, leaf
+
+
+class DiscoveryTopics:
+    """The topics of Home Assistant's discovery, and the ids under which the brain and its devices appear there.
+
+    Args:
+        prefix: Home Assistant's discovery prefix.
+        root: the contract's root topic.
+    """
+
+    def __init__(self, prefix: str, root: str) -> None:
+        self.birth = f"{prefix}/status"
+        self.configs = f"{prefix}/device/+/config"
+        # No "_" in it, so that what follows the first one in an object id is the device's id.
+        self.brain_id = root if re.fullmatch("[A-Za-z0-9-]+", root) else f"naila-{_digest(root)}"
+        self._configs = f"{prefix}/device/"
+
+    def object_id(self, device_id: str) -> str:
+        """Return the id under which a device appears; no two are the same, nor that of the brain."""
+        return f"{self.brain_id}_{device_id}"
+
+    def device_id(self, object_id: str) -> str | None:
+        """Return the device that appears under an id of ours; None for the brain, and for anybody else's."""
+        own = f"{self.brain_id}_"
+        raw = object_id.removeprefix(own)
+        return raw if object_id.startswith(own) and is_id(raw) else None
+
+    def config(self, object_id: str) -> str:
+        """Return where the document of an id stands."""
+        return f"{self._configs}{object_id}/config"
+
+    def own_id(self, topic: str) -> str | None:
+        """Return the id whose document stands at a topic, where it is one of ours."""
+        object_id, _, leaf = topic.removeprefix(self._configs).partition("/")
+        is_own = object_id == self.brain_id or self.device_id(object_id) is not None
+        return object_id if is_own and leaf == "config" and topic.startswith(self._configs) else None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _can_be_told(raw: str) -> bool:
