@@ -49,12 +49,18 @@ def test_a_restarted_broker_is_found_within_a_second() -> None:
 
 def test_a_rival_is_noticed_by_losses_at_a_broker_that_is_there() -> None:
     rivalry = Rivalry()
-    assert [rivalry.lost(now) for now in (0, 1, 2, 3)] == [False, False, False, True]
+    assert [rivalry.lost(now, closed=True) for now in (0, 1, 2, 3)] == [False, False, False, True]
     rivalry.broker_was_away()
-    assert [rivalry.lost(now) for now in (4, 5, 6)] == [False, False, False]
-    assert not Rivalry().lost(0)
+    assert [rivalry.lost(now, closed=True) for now in (4, 5, 6)] == [False, False, False]
+    assert not Rivalry().lost(0, closed=True)
     slow = Rivalry()
-    assert not any(slow.lost(now) for now in range(0, 600, 30))
+    assert not any(slow.lost(now, closed=True) for now in range(0, 600, 30))
+
+
+def test_resets_alone_are_the_networks() -> None:
+    rivalry = Rivalry()
+    assert not any(rivalry.lost(now, closed=False) for now in range(10))
+    assert rivalry.lost(10, closed=True)
 
 
 def test_order_and_window() -> None:

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
@@ -27,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from naila.config.yaml_file import read_yaml
 from naila.errors import ConfigurationError
 
 ALIASES = {"model_path": "llm_model_path"}
@@ -286,7 +286,11 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 def _from_dotenv(path: Path | None) -> dict[str, Any]:
     if path is None or not path.is_file():
         return {}
-    values = {name: value for name, value in dotenv_values(path, interpolate=False).items() if value is not None}
+    try:
+        found = dotenv_values(path, interpolate=False)
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(f"{path}: cannot be read: {exc}") from exc
+    values = {name: value for name, value in found.items() if value is not None}
     for name in values:
         field = name.lower()
         if field not in Settings.model_fields and field not in ALIASES and name.startswith(PREFIXES):
@@ -297,10 +301,7 @@ def _from_dotenv(path: Path | None) -> dict[str, Any]:
 def _from_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{path}: not valid YAML: {exc}") from exc
+    document = read_yaml(path) or {}
     if not isinstance(document, dict):
         raise ConfigurationError(f"{path}: must be a mapping of settings, got {type(document).__name__}")
     for name in document:

@@ -1,7 +1,8 @@
 """The only way out for an action: proposals in, actions out, results in, and the emergency stop.
 
-Between the decision about a proposal and its publishing nothing is awaited, so that two proposals can never both pass a
-check that only one may. `stop` asks nobody: it publishes first, and looks after everything else later.
+Between the decision about a proposal and its place among what runs nothing is awaited, so that two proposals can never
+both pass a check that only one may. Then it is journalled, on disk, so that no restart sends it twice; and it is
+published only if nothing came between. `stop` asks nobody: it publishes first, and looks after everything else later.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from naila.devices.trail import Trail, rfc3339
 from naila.errors import ContractError, StorageError
 from naila.events import Action, ActionPending, ActionResult, DeviceStatus, JsonValue
 from naila.fleet import STOP, DeviceProfile, DeviceView, FleetView, Outcome, Pending, Proposal
-from naila.ports import Cancellation, Clock, DeviceStore, Fleet, Publisher, StopCause
+from naila.ports import Cancellation, Clock, DeviceStore, Fleet, Journal, Publisher, StopCause
 
 STOP_TTL_MS: Final = 10_000
 _STOP_ANSWER_S: Final = 2.0
@@ -56,6 +57,7 @@ class Dispatcher(Fleet):
     Args:
         registry: what devices declared, and who is there.
         store: keeps what waits for a person.
+        journal: keeps what is about to be sent.
         publisher: the way out.
         clock: the time.
         permissions: who may move whom.
@@ -71,6 +73,7 @@ class Dispatcher(Fleet):
         *,
         registry: Registry,
         store: DeviceStore,
+        journal: Journal,
         publisher: Publisher,
         clock: Clock,
         permissions: Permissions,
@@ -81,6 +84,7 @@ class Dispatcher(Fleet):
         on_withdrawn: Callable[[Pending], None] = lambda _: None,
     ) -> None:
         self._registry: Final = registry
+        self._journal: Final = journal
         self._publisher: Final = publisher
         self._clock: Final = clock
         self._permissions: Final = permissions
@@ -91,6 +95,7 @@ class Dispatcher(Fleet):
         self._confirmations: Final = Confirmations(store, clock, timeout_s=limits.confirm_timeout_s)
         self._pace: Final = Pace(per_minute=limits.per_minute, per_request=limits.per_request)
         self._roll: Final = Roll()
+        self._unsent: Final[set[Running]] = set()
         # Everybody ever heard of, with the last sequence number; the least recently heard of leave first.
         self._seen: Final[OrderedDict[str, int]] = OrderedDict()
         self._requests: Final = Requests()
@@ -148,6 +153,7 @@ class Dispatcher(Fleet):
     async def perform(self, proposal: Proposal, *, cancellation: Cancellation | None = None) -> Outcome:
         """Put a proposal through the envelope, send it, and wait for what became of it."""
         self._see(proposal.speaker)
+        later, proposal = proposal.later, replace(proposal, later=())
         if proposal.name == STOP and is_id(proposal.device_id):
             return await self._perform_stop(replace(proposal, arguments={}), cancellation)
         now = self._clock.monotonic()
@@ -179,8 +185,11 @@ class Dispatcher(Fleet):
         if isinstance(decision, NeedsConfirmation):
             assert profile is not None  # noqa: S101 - no decision but a refusal without one
             return await self._ask(proposal, profile)
-        running = self._send(proposal, decision, request, now)
-        return await self._wait(running, cancellation, running.until - now)
+        running = self._reserve(proposal, decision, request, now)
+        not_sent = await self._send(running, request, later, cancellation)
+        if not_sent is not None:
+            return not_sent
+        return await self._wait(running, cancellation, running.until - self._clock.monotonic())
 
     def pending(self, speaker: str) -> tuple[Pending, ...]:
         """Return what waits for a person at this device, oldest first."""
@@ -235,8 +244,8 @@ class Dispatcher(Fleet):
             message = f"{status.device_id} went offline before it said whether {name} was done"
             self._end(running, Ending(status="unanswered", code="device_offline", message=message))
 
-    def _send(self, proposal: Proposal, cleared: Cleared, request: Request, now: float) -> Running:
-        """Publish a cleared action. Nothing here waits, from the decision on."""
+    def _reserve(self, proposal: Proposal, cleared: Cleared, request: Request, now: float) -> Running:
+        """Give a cleared action its place. Nothing here waits, from the decision on."""
         spec = cleared.spec
         ttl_ms = max(1, int(cleared.left_s * 1000))
         # Arguments of its own: what whoever proposed it does with theirs must not reach the wire.
@@ -250,9 +259,61 @@ class Dispatcher(Fleet):
         )
         self._pace.count(proposal.device_id, spec, request, now)
         self._roll.add(running)
-        self._trail.record("sent", proposal, action.id)
-        self._publisher.publish(action)
+        self._unsent.add(running)
         return running
+
+    async def _send(
+        self, running: Running, request: Request, later: tuple[Proposal, ...], cancellation: Cancellation | None
+    ) -> Outcome | None:
+        """Journal an action that has its place, then publish it. Where it was not: return why.
+
+        A stop, a loss of its device, or the end of its time that came while the disk was waited for wins.
+        """
+        problem: StorageError | None = None
+        try:
+            await self._journal.begin(running.action, replace(running.proposal, later=later))
+        except StorageError as exc:
+            problem = exc
+        except BaseException:
+            self._roll.give_up(running)
+            raise
+        finally:
+            self._unsent.discard(running)
+        if request.stopped:
+            running.end(Ending(status="stopped"))
+        if problem is None and not self._is_overtaken(running, cancellation):
+            self._trail.record("sent", running.proposal, running.action.id)
+            self._publisher.publish(running.action)
+            return None
+        self._roll.give_up(running)
+        outcome = self._not_sent(running, problem, cancellation)
+        if problem is None:
+            self._journal.end(outcome)
+        return outcome
+
+    def _is_overtaken(self, running: Running, cancellation: Cancellation | None) -> bool:
+        is_cancelled = cancellation is not None and cancellation.cause is not None
+        return running.ending.done() or is_cancelled or self._clock.monotonic() >= running.until
+
+    def _not_sent(
+        self, running: Running, problem: StorageError | None, cancellation: Cancellation | None
+    ) -> Outcome:
+        """Say why an action that was cleared did not go out."""
+        proposal, name = running.proposal, running.action.name
+        ending = running.ending.result() if running.ending.done() else None
+        if ending is not None and ending.status == "stopped":
+            message = f"{name}: an emergency stop came before it was sent"
+            self._trail.record("stopped", proposal, running.action.id, reason=message)
+            return Outcome(proposal=proposal, id=running.action.id, status="stopped", message=message)
+        if problem is not None:
+            refused = Refused("internal", f"{name}: it cannot be journalled, so nothing is moved ({problem})")
+        elif ending is not None:
+            refused = Refused(ending.code or "device_offline", f"{name}: {running.action.device_id} went offline")
+        elif cancellation is not None and cancellation.cause is not None:
+            refused = Refused("expired", f"{name}: {_too_late(cancellation.cause)}")
+        else:
+            refused = Refused("expired", f"{name}: its time was over before it could be sent")
+        return replace(self._refuse(proposal, refused), id=running.action.id)
 
     async def _wait(self, running: Running, cancellation: Cancellation | None, wait_s: float) -> Outcome:
         name, device_id = running.action.name, running.action.device_id
@@ -273,7 +334,7 @@ class Dispatcher(Fleet):
             leave("cancelled")
             raise
         ending = running.ending.result()
-        return Outcome(
+        outcome = Outcome(
             proposal=running.proposal,
             id=running.action.id,
             status=ending.status,
@@ -281,9 +342,11 @@ class Dispatcher(Fleet):
             message=ending.message,
             result=ending.result,
         )
+        self._journal.end(outcome)
+        return outcome
 
     def _end(self, running: Running, ending: Ending) -> None:
-        if running.end(ending):
+        if running.end(ending) and running not in self._unsent:
             event: AuditEvent = "stopped" if ending.status == "stopped" else "unanswered"
             self._trail.record(event, running.proposal, running.action.id, code=ending.code, reason=ending.message)
 

@@ -74,6 +74,13 @@ class Roll:
         """Begin one."""
         self._running.setdefault(running.action.device_id, {})[running.action.id] = running
 
+    def give_up(self, running: Running) -> None:
+        """Take one off that was never sent."""
+        mine = self._running.get(running.action.device_id, {})
+        mine.pop(running.action.id, None)
+        if not mine:
+            self._running.pop(running.action.device_id, None)
+
     def of(self, device_id: str, now: float) -> tuple[Running, ...]:
         """Return what a device has not finished."""
         mine = self._running.get(device_id, {})

@@ -56,6 +56,8 @@ async def serve(
 
         await house.take_up()
         start(house.dispatcher.run(), "dispatcher")
+        start(house.reactions.run(), "speaking first")
+        start(house.monitor.run(), "monitoring")
         start(house.registry.keep_sightings(house.store), "sightings")
 
         pulse.enter("models")
@@ -73,6 +75,8 @@ async def serve(
             start(house.keeper.run(), "model keeper")
             start(house.reporter.report_metrics(), "metrics")
             start(house.drop_forgotten(), "forgetting")
+            start(house.home_assistant.run(), "home assistant")
+            life.push_async_callback(house.home_assistant.stop)
             supervisor.ready(pulse.state)
             if on_ready is not None:
                 on_ready(settings)

@@ -18,14 +18,18 @@ from naila.agents.orchestrator import Orchestrator
 from naila.agents.stops import Stops
 from naila.agents.wishes import Wishes
 from naila.config.lexicon import load_lexicon
+from naila.config.monitoring import load_monitoring
 from naila.config.patterns import load_patterns
 from naila.config.permissions import load_permissions
 from naila.config.personas import Persona, load_personas
 from naila.config.settings import Settings
 from naila.devices.audit import Audit, audit_folder
 from naila.devices.dispatcher import Dispatcher, Limits
+from naila.devices.monitoring import Monitor
 from naila.devices.permissions import Permissions
 from naila.devices.registry import Registry
+from naila.devices.speaking_first import SpeakingFirst
+from naila.devices.watched import WatchedRegistry
 from naila.errors import ConfigurationError, StorageError
 from naila.events import Alert, ComponentHealth, Metrics
 from naila.inference.job import EngineLimits
@@ -36,6 +40,7 @@ from naila.memory.conversation_memory import SqliteConversationMemory
 from naila.memory.database import Database
 from naila.memory.device_store import SqliteDeviceStore
 from naila.mqtt.codec import Codec
+from naila.mqtt.home_assistant import HomeAssistant
 from naila.mqtt.link import MqttLink
 from naila.mqtt.topics import Topics
 from naila.orchestration.response_generator import opening
@@ -89,6 +94,9 @@ class House:
     registry: Registry
     dispatcher: Dispatcher
     wishes: Wishes
+    monitor: Monitor
+    reactions: SpeakingFirst
+    home_assistant: HomeAssistant
 
     async def take_up(self) -> None:
         """Take up what is known of the devices, and what waited for a person when the process before this one ended.
@@ -172,7 +180,8 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
     publisher = MeteredPublisher(record, slow_threshold_s=settings.llm_slow_threshold_s)
     keeper = ModelKeeper(service, files=source.files, alert=publisher.publish, on_change=lambda: pulse.changed.set())
     store = SqliteDeviceStore(database)
-    registry = Registry(store, clock, on_change=lambda _: pulse.changed.set())
+    registry = Registry(store, clock, on_change=lambda device_id: device_changed(device_id))
+    home_assistant = HomeAssistant(settings, topics, registry)
     audit = Audit(
         audit_folder(settings.memory_path), max_bytes=settings.audit_max_mb * 1_000_000, keep=settings.audit_keep
     )
@@ -193,6 +202,14 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
     )
     fleet = MeteredFleet(dispatcher, publisher.counters)
     stops = Stops(fleet, clock, on_stop=lambda device_id, request_id: mailbox.stop(device_id, request_id))
+    reactions = SpeakingFirst(fleet=fleet, stops=stops, publisher=publisher, clock=clock)
+    monitor = Monitor(
+        load_monitoring(settings.config_dir / "monitoring.yaml"),
+        registry=registry,
+        reactions=reactions,
+        publisher=publisher,
+        clock=clock,
+    )
     checkpoints = Checkpoints(settings.memory_path.with_name(f"{settings.memory_path.stem}-waiting.db"))
     wishes = Wishes(
         fleet=fleet,
@@ -227,7 +244,8 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         max_per_device=settings.queue_max_per_device,
         suspended=wishes.is_open,
     )
-    intake = Intake(mailbox=mailbox, wishes=wishes, devices=registry, results=dispatcher, stops=stops)
+    devices = WatchedRegistry(registry, monitor)
+    intake = Intake(mailbox=mailbox, wishes=wishes, devices=devices, results=dispatcher, stops=stops)
     pulse = Pulse(
         {
             "mqtt": lambda: _link_health(link),
@@ -237,6 +255,11 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         },
         clock,
     )
+
+    def device_changed(device_id: str) -> None:
+        pulse.changed.set()
+        monitor.changed(device_id)
+        home_assistant.changed(device_id)
 
     def memory_changed(error: StorageError | None) -> None:
         pulse.changed.set()
@@ -282,6 +305,9 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         registry=registry,
         dispatcher=dispatcher,
         wishes=wishes,
+        monitor=monitor,
+        reactions=reactions,
+        home_assistant=home_assistant,
     )
 
 
@@ -305,7 +331,8 @@ def _devices_health(registry: Registry, audit: Audit) -> ComponentHealth:
     online = sum(registry.is_online(profile.device_id) is True for profile in profiles)
     detail = f"{len(profiles)} declared, {online} online"
     if audit.is_full:
-        return ComponentHealth(status="degraded", detail=f"{audit.path} cannot be written: nothing is moved; {detail}")
+        why = f"{audit.path} cannot be written, so nothing is moved: free some space"
+        return ComponentHealth(status="degraded", detail=f"{why}; {detail}")
     return ComponentHealth(status="ok", detail=detail)
 
 
