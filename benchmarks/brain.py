@@ -66,10 +66,12 @@ class NailaTalker:
 
     Attributes:
         brain: the daemon's process.
+        broker: what everybody talks through.
     """
 
     def __init__(self, broker: Mosquitto, brain: Brain, stack: AsyncExitStack, timeout_s: float) -> None:
         self.brain = brain
+        self.broker = broker
         self._settings = broker.settings(MQTT_KEEPALIVE_S=KEEPALIVE_S)
         self._stack = stack
         self._timeout_s = timeout_s
