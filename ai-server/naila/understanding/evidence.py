@@ -1,0 +1,192 @@
+"""Evidence: what in a wish speaks for an action itself, apart from the devices and arguments that it names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from naila.config.lexicon import Lexicon
+from naila.understanding.attempt import Filling
+from naila.understanding.frames import Frame, Related
+from naila.understanding.gate import Wish
+from naila.understanding.words import Phrases
+
+ENOUGH: Final = 0.6
+_TOO_LITTLE: Final = ENOUGH / 2
+_PHRASE: Final = 1.0
+_AIMED: Final = 0.4
+_PERSONS: Final = frozenset({"my", "his", "her", "our", "their"})
+_TURN: Final = "turn"
+_CHOOSERS: Final = frozenset({"use", "select", "choose", "switch", "change", "mount", "attach", "pick"})
+_PLURAL_AFTER: Final = frozenset({"a", "an", "the", "some", "your", "my", "few", "more", "another"})
+
+
+@dataclass(slots=True)
+class Weighed:
+    """What was found for a frame in a wish.
+
+    Attributes:
+        nouns: weight of what is not a verb: nouns, values, amounts.
+        verb: weight of the verb.
+        strong: a verb or phrase of its own was said.
+        phrase: an example was said.
+        carried: the verb only says that something should be so.
+        explained: places of the words that were found.
+    """
+
+    nouns: float
+    verb: float = 0.0
+    strong: bool = False
+    phrase: bool = False
+    carried: bool = False
+    explained: set[int] = field(default_factory=set)
+
+
+class Scales:
+    """Weighs what speaks for an action.
+
+    Args:
+        lexicon: the language.
+        related: words that may stand for each other.
+    """
+
+    def __init__(self, lexicon: Lexicon, related: Related) -> None:
+        self._related = related
+        self._free = Phrases((*lexicon.function, *lexicon.hedges, *lexicon.manners))
+        self._carriers = lexicon.carriers
+        self._setters = lexicon.setters
+        self._going_on = lexicon.going_on
+        self._body = lexicon.body
+
+    def weigh(self, frame: Frame, wish: Wish, head: int | None, filling: Filling) -> tuple[float, bool, set[int]]:
+        """Return how much speaks for a frame, whether its own verb was said, and the words that this explains.
+
+        Args:
+            frame: the frame.
+            wish: the words.
+            head: place of the word where the verb should be.
+            filling: the arguments that were found.
+        """
+        found = self._found(frame, wish, head, filling)
+        self._find_phrase(frame, wish, filling, found)
+        idle = not found.verb and not found.carried and not filling.used
+        if idle and not wish.polite and wish.mood in {"plain", "ability"}:
+            return min(found.nouns, _TOO_LITTLE), False, found.explained
+        if not found.strong and found.nouns == filling.evidence:
+            found.nouns, found.verb = self._alone(frame, wish, head, filling), 0.0
+        if frame.parameter is not None and not self._is_parameter(frame, wish, head, filling, found):
+            return min(found.nouns, _TOO_LITTLE), False, found.explained
+        evidence = found.nouns + found.verb
+        verb_only = found.strong and not found.phrase and found.nouns == filling.evidence and not filling.used
+        if verb_only and frame.objects and not any(token.lemma in frame.whole_verbs for token in wish.tokens):
+            evidence = min(evidence, _TOO_LITTLE)  # `forget` alone is not `clear_map`
+        return evidence, found.strong, found.explained
+
+    def _found(self, frame: Frame, wish: Wish, head: int | None, filling: Filling) -> Weighed:
+        found = Weighed(filling.evidence)
+        for at, token in enumerate(wish.tokens):
+            if token.amount and token.amount.unit == _TURN and at in filling.used and head is not None and head < at:
+                found.verb = max(found.verb, frame.verbs.get(_TURN, 0.0))  # `do half a turn`
+                found.strong = found.verb > ENOUGH
+            if token.amount or at in filling.used or self._is_a_persons(wish, at):
+                continue
+            verb, noun = frame.verbs.get(token.lemma, 0.0), frame.nouns.get(token.lemma, 0.0)
+            if verb and (self._is_base(wish, at, head) or _is_noun(wish, at)):
+                found.explained.add(at)
+                found.strong = found.strong or verb > ENOUGH
+                if at == head or verb > ENOUGH:
+                    found.verb = max(found.verb, verb)
+            elif noun and token.form != "past" and not (at == head and token.form == "ing"):
+                found.explained.add(at)
+                found.nouns += noun
+            elif at == head and token.lemma in self._carriers and self._is_base(wish, at, head):
+                found.explained.add(at)
+                found.carried = True
+        return found
+
+    def _is_a_persons(self, wish: Wish, at: int) -> bool:
+        """Whether it is a part of a person: `hold my hand` is no wish to close a gripper called so."""
+        return at > 0 and wish.tokens[at - 1].text in _PERSONS and wish.tokens[at].lemma in self._body
+
+    def _find_phrase(self, frame: Frame, wish: Wish, filling: Filling, found: Weighed) -> None:
+        """Find an example in the words, its verb perhaps another of the same meaning."""
+        if not frame.phrases:
+            return
+        lemmas = [token.lemma for token in wish.tokens]
+        content = [lemma for lemma in lemmas if not self._free.at((lemma,), 0)]
+        if not any(self._is_said(phrase, content) for phrase in frame.phrases):
+            return
+        words = {word for phrase in frame.phrases for word in phrase}
+        for at, lemma in enumerate(lemmas):
+            if at not in filling.used and {lemma, *self._related.to(lemma)} & words:
+                found.explained.add(at)
+        found.verb, found.strong, found.phrase = max(found.verb, _PHRASE), True, True
+
+    def _is_said(self, phrase: tuple[str, ...], content: list[str]) -> bool:
+        def same(word: str, said: str) -> bool:
+            return word == said or said in self._related.to(word)
+
+        begins = content[:1] == [phrase[0]] and len(content) >= len(phrase)
+        if begins and all(same(word, said) for word, said in zip(phrase, content, strict=False)):
+            return True
+        if len(phrase) < 3:
+            return False
+        said = set(content)
+        if phrase[0] in said:
+            return all(word in said or self._related.to(word) & said for word in phrase[1:])
+        return set(phrase[1:]) <= said and bool(self._related.to(phrase[0]) & said)
+
+    def _is_parameter(self, frame: Frame, wish: Wish, head: int | None, filling: Filling, found: Weighed) -> bool:
+        """Whether a parameter is spoken of by its whole name, or by a value that only it can have."""
+        lemmas = [token.lemma for token in wish.tokens]
+        said = {other for lemma in lemmas for other in (lemma, *self._related.to(lemma))} | filling.attributes
+        chosen = head is not None and lemmas[head] in _CHOOSERS and bool(filling.used)
+        if not (frame.own <= said or chosen):
+            return False
+        if not frame.writable and found.carried:
+            found.explained.update(range(len(lemmas)))
+        if found.carried or filling.used or wish.polite:
+            found.nouns = max(found.nouns, 2 * ENOUGH)
+        return True
+
+    def _alone(self, frame: Frame, wish: Wish, head: int | None, filling: Filling) -> float:
+        """Return how much a value or an amount says where no word for the action stands beside it."""
+        tokens, used = wish.tokens, filling.used
+        verb = tokens[head].lemma if head is not None and head not in used else ""
+        values = [at for at in used if tokens[at].amount is None and tokens[at].share is None]
+        another_switch = not frame.states_itself and any(slot.is_switch for slot in frame.slots)
+        only_values = len(values) == len(used) and not frame.sets and not filling.missing
+        chosen = any(slot.kind == "choice" and slot.name in filling.arguments for slot in frame.slots)
+        is_bare = len(tokens) == 1 and chosen and not wish.polite and not filling.missing
+        loose = is_bare and tokens[0].text not in _said_values(filling)
+        if (verb and verb not in self._setters) or (values and (another_switch or only_values or loose)):
+            return min(filling.evidence, _TOO_LITTLE)
+        if values or not used:
+            return filling.evidence
+        spoken_of = any(frame.device_id in mention.devices for mention in (*wish.told, *wish.mentions))
+        wanted = bool(verb) or wish.polite or wish.mood != "plain" or spoken_of
+        if not frame.is_setting or not wanted:
+            return min(filling.evidence, _TOO_LITTLE)
+        at = min(used)
+        is_aimed = at > 0 and tokens[at - 1].text in {"to", "at"} and bool(verb) and spoken_of
+        return filling.evidence + (_AIMED if is_aimed else 0.0)
+
+    def _is_base(self, wish: Wish, at: int, head: int | None) -> bool:
+        """Whether a word has the form of a command; one with -ing only after `would you mind`, `start`."""
+        if wish.tokens[at].form != "ing":
+            return wish.tokens[at].form == "base"
+        before = wish.tokens[at - 1].lemma if at else ""
+        return (wish.mood == "gerund" and at == head) or before in self._going_on
+
+
+def _said_values(filling: Filling) -> set[str]:
+    booleans = {True: "on", False: "off"}
+    return {booleans[v] if isinstance(v, bool) else str(v).casefold() for v in filling.arguments.values()}
+
+
+def _is_noun(wish: Wish, at: int) -> bool:
+    """Whether a word with -s is one of several things: `two beeps`."""
+    if wish.tokens[at].form != "s" or not at:
+        return False
+    before = wish.tokens[at - 1]
+    return before.amount is not None or before.text in _PLURAL_AFTER

@@ -1,0 +1,134 @@
+"""The fleet, compiled: frames and names of the devices that can be spoken of, made once for each declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from naila.config.lexicon import Lexicon
+from naila.fleet import DeviceProfile, DeviceView, FleetView
+from naila.understanding.frames import Compiler, Frame
+from naila.understanding.gate import Wish
+from naila.understanding.quantities import Token
+from naila.understanding.targets import Names
+from naila.understanding.words import Phrases
+
+_MOST_CACHED = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The declarations of one fleet, compiled.
+
+    Attributes:
+        profiles: of which devices.
+        frames: by device.
+        by_word: places in `all_frames`, by the words that may mean them.
+        all_frames: of every device.
+        names: how the devices are called.
+        verbs: everything that any of them can do.
+        words: every word of their own.
+        relative: words that change a setting: `brighter`, `up`.
+    """
+
+    profiles: tuple[DeviceProfile, ...]
+    frames: Mapping[str, tuple[Frame, ...]]
+    by_word: Mapping[str, tuple[int, ...]]
+    all_frames: tuple[Frame, ...]
+    names: Names
+    verbs: frozenset[str]
+    words: frozenset[str]
+    relative: Phrases
+
+    def candidates(self, wish: Wish, own: str, also: Iterable[Frame] = ()) -> list[Frame]:
+        """Return the frames that any word of a wish may mean."""
+        places: set[int] = set()
+        for token in wish.tokens:
+            places.update(self.by_word.get(token.lemma, ()))
+            if token.amount and token.amount.unit == "turn":
+                places.update(self.by_word.get("turn", ()))
+            if token.text != token.lemma:
+                places.update(self.by_word.get(token.text, ()))
+        found = dict.fromkeys(self.all_frames[place] for place in sorted(places))
+        texts, lemmas = [token.text for token in wish.tokens], [token.lemma for token in wish.tokens]
+        if self.relative.found(texts) or self.relative.found(lemmas):
+            found.update(dict.fromkeys(frame for frame in self.all_frames if frame.is_setting))
+        if any(token.amount and token.amount.unit for token in wish.tokens):
+            found.update(dict.fromkeys(frame for frame in self.frames.get(own, ()) if frame.is_setting))
+        mentioned = {device for mention in (*wish.mentions, *wish.told) for device in mention.devices}
+        for device in sorted(mentioned):
+            found.update(dict.fromkeys(self.frames.get(device, ())))
+        found.update(dict.fromkeys(also))
+        return list(found)
+
+
+class FleetIndex:
+    """Compiles fleets, and keeps what it compiled.
+
+    Args:
+        lexicon: the language.
+        compiler: makes the frames.
+    """
+
+    def __init__(self, lexicon: Lexicon, compiler: Compiler) -> None:
+        self._lexicon = lexicon
+        self._compiler = compiler
+        self._relative = Phrases(lexicon.relative)
+        self._frames: dict[str, tuple[DeviceProfile, tuple[Frame, ...]]] = {}
+        self._fleet: dict[str, Compiled] = {}
+
+    def compiled(self, view: FleetView) -> Compiled:
+        """Return a fleet, compiled."""
+        profiles = tuple(device.profile for device in view.devices)
+        known = self._fleet.get(view.speaker)
+        if known is not None and _same(known.profiles, profiles):
+            return known
+        if len(self._fleet) >= _MOST_CACHED:
+            self._fleet.clear()
+        self._fleet[view.speaker] = made = self._compile(profiles)
+        return made
+
+    def _compile(self, profiles: tuple[DeviceProfile, ...]) -> Compiled:
+        frames = {profile.device_id: self._frames_of(profile) for profile in profiles}
+        all_frames = tuple(frame for listed in frames.values() for frame in listed)
+        by_word: dict[str, list[int]] = {}
+        for place, frame in enumerate(all_frames):
+            only_nouns = frame.parameter is not None and any(slot.is_switch for slot in frame.slots)
+            for word in frame.nouns if only_nouns else frame.words:
+                by_word.setdefault(word, []).append(place)
+        verbs = frozenset(word for frame in all_frames for word, weight in frame.verbs.items() if weight > 0.5)
+        names = Names(self._lexicon, self._compiler.related, self._compiler.lemmas, profiles, verbs)
+        return Compiled(
+            profiles=profiles,
+            frames=frames,
+            by_word={word: tuple(places) for word, places in by_word.items()},
+            all_frames=all_frames,
+            names=names,
+            verbs=verbs,
+            words=frozenset(by_word) | names.vocabulary,
+            relative=self._relative,
+        )
+
+    def _frames_of(self, profile: DeviceProfile) -> tuple[Frame, ...]:
+        known = self._frames.get(profile.device_id)
+        if known is not None and known[0] is profile:
+            return known[1]
+        if len(self._frames) >= _MOST_CACHED:
+            self._frames.clear()
+        frames = self._compiler.frames(profile)
+        self._frames[profile.device_id] = (profile, frames)
+        return frames
+
+
+def _same(left: Sequence[DeviceProfile], right: Sequence[DeviceProfile]) -> bool:
+    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
+
+
+def device_of(view: FleetView, device_id: str) -> DeviceView:
+    """Return a device of a view, an empty one where it is gone."""
+    return view.device(device_id) or DeviceView(profile=DeviceProfile(device_id=device_id, name=device_id))
+
+
+def words_of(tokens: Sequence[Token]) -> str:
+    """Return tokens as text."""
+    return " ".join(token.text for token in tokens)

@@ -1,0 +1,183 @@
+"""The gate: what kind of speech act a clause is. Only what asks for something may come to move anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from naila.config.lexicon import Lexicon
+from naila.understanding.quantities import Token
+from naila.understanding.targets import Mention
+from naila.understanding.words import Phrases
+
+Mood = Literal["plain", "request", "ability", "wish", "gerund"]
+Barred = Literal["talk", "harmless", "empty"]
+
+Mentions: TypeAlias = Callable[[Sequence[Token]], tuple[Mention, ...]]
+
+_GOING: tuple[str, ...] = ("send", "bring", "take", "get", "move", "drive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A clause that asks for something.
+
+    Attributes:
+        tokens: its words without what was only polite.
+        mood: how it asks.
+        polite: with a "please" or the like: surely a wish.
+        mentions: devices that it speaks of.
+        told: devices that somebody is to pass it on to; they are what it is about.
+        asked: it ends in a question mark.
+    """
+
+    tokens: tuple[Token, ...]
+    mood: Mood = "plain"
+    polite: bool = False
+    mentions: tuple[Mention, ...] = ()
+    told: tuple[Mention, ...] = ()
+    asked: bool = False
+
+
+class Gate:
+    """Tells wishes from talk.
+
+    Args:
+        lexicon: the language.
+    """
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        self._fillers = frozenset(word for word in lexicon.fillers if " " not in word)
+        self._openers = Phrases(lexicon.openers)
+        self._closers = Phrases(lexicon.closers)
+        self._polite = frozenset({"please", "thanks", "thank", "will", "would", "could", "can", "kindly"})
+        self._ways: tuple[tuple[Mood, Phrases], ...] = (
+            ("request", Phrases(lexicon.requests)),
+            ("gerund", Phrases(lexicon.gerund_requests)),
+            ("wish", Phrases(lexicon.wishes)),
+        )
+        self._infinitive = Phrases(lexicon.infinitive_requests)
+        self._delegations = Phrases(lexicon.delegations)
+        self._delegated = Phrases(lexicon.delegated)
+        self._questions = Phrases(lexicon.questions)
+        self._modals = Phrases(lexicon.modals)
+        self._bars = tuple(
+            Phrases(words) for words in (lexicon.negations, lexicon.subordinators, lexicon.later, lexicon.hearsay)
+        )
+        self._hearsay = Phrases(lexicon.hearsay)
+        self._conditions = Phrases(lexicon.subordinators)
+        self._subjects = frozenset(lexicon.subjects)
+        self._harmless = Phrases(lexicon.harmless)
+        self._pronouns = frozenset(word for word in lexicon.pronouns if " " not in word)
+
+    def is_reported(self, texts: Sequence[str]) -> bool:
+        """Whether a text tells what somebody said, quotes, or plays a game of words: nothing in it is a wish."""
+        return '"' in texts or self._hearsay.found(texts)
+
+    def strip(self, tokens: Sequence[Token]) -> tuple[list[Token], bool]:
+        """Return the tokens without what opens and closes politely, and whether something polite was there."""
+        kept = [token for token in tokens if token.text not in self._fillers]
+        polite = any(token.text == "please" for token in kept)
+        texts = [token.text for token in kept]
+        start = 0
+        while length := self._openers.at(texts, start):
+            start += length
+        end = len(kept)
+        while end > start and (length := min(self._closers.ending(texts[:end]), end - start)):
+            polite = polite or bool(self._polite & set(texts[end - length : end]))
+            end -= length
+        return kept[start:end], polite
+
+    def open(self, tokens: Sequence[Token], mentions: Mentions, *, asked: bool) -> Wish | Barred:
+        """Return what a clause asks for, or why it asks for nothing."""
+        kept, polite = self.strip(tokens)
+        if not kept:
+            return "empty"
+        kept, called, more = self._called(kept, mentions)
+        polite = polite or more
+        texts = [token.text for token in kept]
+        mood, length = self._way(texts)
+        if not length and (barred := self._remark(texts)) is not None:
+            return barred
+        if mood == "request" and texts[:length] == ["can", "you"] and not polite:
+            mood = "ability"
+        rest, more = self.strip(kept[length:]) if length else (kept, False)
+        told = called
+        delegation = self._delegate(kept if mood in {"plain", "wish"} else rest, mentions)
+        if delegation is not None:
+            rest, told = delegation[0], delegation[1] or called
+            mood = "request" if mood in {"plain", "wish"} else mood
+        if polite and not length and len(rest) > 1 and rest[0].text == "you":
+            rest = rest[1:]
+        if not rest or self._is_barred([token.text for token in rest], mood):
+            return "talk" if rest or length else "empty"
+        if mood in {"request", "ability"} and rest[0].text == "to" and not told:
+            rest = rest[1:]
+        return Wish(
+            tokens=tuple(rest), mood=mood, polite=polite or more, mentions=mentions(rest), told=told, asked=asked
+        )
+
+    def _called(self, kept: list[Token], mentions: Mentions) -> tuple[list[Token], tuple[Mention, ...], bool]:
+        """Take off whom it is said to: `rover, could you …`, `the rover should …`."""
+        first = next((mention for mention in mentions(kept) if mention.start == 0), None)
+        if first is None or first.end >= len(kept):
+            return kept, (), False
+        called = (replace(first, end=0),)
+        rest, polite = self.strip(kept[first.end :])
+        if rest and not first.article and self._way([token.text for token in rest])[1]:
+            return rest, called, polite
+        modal = self._modals.at([token.text for token in kept], first.end)
+        if modal and first.end + modal < len(kept):
+            return kept[first.end + modal :], called, False
+        return kept, (), False
+
+    def _remark(self, texts: list[str]) -> Barred | None:
+        """Return what a clause is that does not ask for anything: a remark, a question."""
+        if self._harmless.at(texts, 0) and not self._conditions.found(texts):
+            return "harmless"
+        return "talk" if self._questions.at(texts, 0) else None
+
+    def _is_barred(self, texts: list[str], mood: Mood) -> bool:
+        """Whether words negate, doubt, report, put off, or tell of somebody."""
+        if any(bar.found(texts) for bar in self._bars):
+            return True
+        tells = mood in {"plain", "ability"} and texts[0] in self._subjects
+        return tells or (mood == "wish" and texts[0] == "to")
+
+    def _way(self, texts: list[str]) -> tuple[Mood, int]:
+        best: tuple[Mood, int] = ("plain", 0)
+        for mood, phrases in self._ways:
+            length = phrases.at(texts, 0)
+            if length > best[1]:
+                best = (mood, length)
+        length = self._infinitive.at(texts, 0)
+        if length and texts[length : length + 1] == ["to"] and length + 1 > best[1]:
+            return "request", length + 1
+        if best[0] == "gerund" and not (len(texts) > best[1] and texts[best[1]].endswith("ing")):
+            request = self._ways[0][1].at(texts, 0)
+            return ("request", request) if request else ("plain", 0)
+        return best
+
+    def _delegate(self, tokens: list[Token], mentions: Mentions) -> tuple[list[Token], tuple[Mention, ...]] | None:
+        """Read `tell the rover to …`, `have it …`, `send the rover to the door`."""
+        texts = [token.text for token in tokens]
+        length = self._delegations.at(texts, 0)
+        if not length or len(tokens) <= length + 1:
+            return None
+        told = next((each for each in mentions(tokens[length:]) if each.start == 0), None)
+        end = length + (told.end if told else int(texts[length] in self._pronouns))
+        if end == length or end >= len(tokens):
+            return None
+        joined = self._delegated.at(texts, end)
+        verb = texts[length - 1]
+        if verb in _GOING:
+            if texts[end] != "to" or verb in {"move", "drive"}:
+                return None
+            rest = [Token("go", "go"), *tokens[end:]]
+        else:
+            rest = tokens[end + joined :]
+        if not rest or (verb in {"tell", "ask", "order", "instruct", "command"} and not joined):
+            return None
+        shifted = (replace(told, start=0, end=0),) if told else ()
+        return self.strip(rest)[0], shifted

@@ -1,0 +1,133 @@
+"""Shares: amounts that are said as a part of what is possible: `full brightness`, `half a turn`, `slowly`, `around`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from naila.config.lexicon import Lexicon
+from naila.understanding.attempt import Attempt, clamped, has_range, tidy, within
+from naila.understanding.frames import Slot
+from naila.understanding.quantities import DEGREE, PERCENT, Units
+from naila.understanding.words import Phrases
+
+_EVIDENCE: Final = 0.3
+_NEAR: Final = 3
+_ROUND: Final = frozenset({"turn", "circle", "rotation", "spin"})
+_PARTS: Final = frozenset({"full", "complete", "half", "quarter"})
+_OPPOSITES: Final = ({("left",), ("right",)}, {("clockwise",), ("counterclockwise",)})
+
+
+class Shares:
+    """Gives frames what was said as a part of what is possible.
+
+    Args:
+        lexicon: the language.
+        units: its units.
+    """
+
+    def __init__(self, lexicon: Lexicon, units: Units) -> None:
+        self._units = units
+        self._extremes = lexicon.extremes
+        self._extreme_phrases = Phrases(words for words in lexicon.extremes if " " in words)
+        self._manner = lexicon.manner
+        self._manners = Phrases(lexicon.manner)
+        self._turns = ((Phrases(lexicon.whole_turns), 360.0), (Phrases(lexicon.half_turns), 180.0))
+
+    def read_extremes(self, attempt: Attempt) -> None:
+        """Read `all the way up`, before the `up` in it is taken for a change."""
+        for at in range(len(attempt.texts)):
+            length = self._extreme_phrases.at(attempt.texts, at) if attempt.frame.is_setting else 0
+            if length:
+                share = self._extremes[" ".join(attempt.texts[at : at + length])]
+                self._give(attempt, range(at, at + length), share)
+
+    def read(self, attempt: Attempt) -> None:
+        """Read `full brightness`, `half speed`, `50 % speed`, `slowly`, `turn around`."""
+        if not attempt.frame.is_setting:
+            self._read_turns(attempt)
+        for at, token in enumerate(attempt.tokens):
+            share = token.share
+            if token.amount is not None and token.amount.unit == PERCENT:
+                share = token.amount.value / 100
+            names_it = attempt.frame.parameter is not None and token.lemma in attempt.frame.own
+            if share is not None and attempt.is_free(at) and not names_it:
+                self._give(attempt, range(at, at + 1), share)
+        self._read_manners(attempt)
+
+    @staticmethod
+    def _give(attempt: Attempt, places: range, share: float) -> None:
+        around = range(max(0, places.start - _NEAR), min(len(attempt.tokens), places.stop + _NEAR))
+        near = {attempt.lemmas[place] for place in around if place not in places}
+        whose = [slot for slot in attempt.open_numbers() if has_range(slot) and near & attempt.nouns_of(slot)]
+        if len(whose) == 1:
+            slot = whose[0]
+            value = (slot.minimum or 0.0) if share == 0 else (slot.maximum or 0.0) * share
+            attempt.give(slot, clamped(slot, tidy(value)), places, _EVIDENCE)
+
+    def _read_manners(self, attempt: Attempt) -> None:
+        for at in range(len(attempt.texts)):
+            length = self._manners.at(attempt.texts, at) if attempt.is_free(at) else 0
+            if not length:
+                continue
+            attribute, share = self._manner[" ".join(attempt.texts[at : at + length])]
+            for slot in attempt.open_numbers():
+                if not slot.required and attribute in slot.nouns and has_range(slot):
+                    attempt.give(slot, within(slot, share), range(at, at + length), 0.0)
+                    break
+
+    def _read_turns(self, attempt: Attempt) -> None:
+        angle = self._angle(attempt)
+        if angle is None or len(attempt.tokens) < 2:
+            return
+        self._read_parts(attempt, angle)
+        for phrases, degrees in self._turns:
+            for at in range(len(attempt.texts)):
+                length = phrases.at(attempt.texts, at) if attempt.is_free(at) else 0
+                if length:
+                    self._turn(attempt, angle, degrees, range(at, at + length))
+                    return
+
+    def _angle(self, attempt: Attempt) -> Slot | None:
+        return next(
+            (
+                slot
+                for slot in attempt.slots
+                if slot.kind == "number" and slot.required and self._degrees(slot, 1.0) is not None
+            ),
+            None,
+        )
+
+    def _degrees(self, slot: Slot, degrees: float) -> float | None:
+        return None if slot.unit is None else self._units.convert(degrees, DEGREE, slot.unit)
+
+    def _read_parts(self, attempt: Attempt, angle: Slot) -> None:
+        """Read `a full clockwise turn`."""
+        for at, token in enumerate(attempt.tokens):
+            ahead = [
+                place for place in range(at + 1, min(at + 4, len(attempt.tokens))) if attempt.lemmas[place] in _ROUND
+            ]
+            if token.share and token.text in _PARTS and ahead:
+                self._turn(attempt, angle, 360.0 * token.share, range(at, at + 1))
+                attempt.filling.named.add(ahead[0])
+                return
+
+    def _turn(self, attempt: Attempt, angle: Slot, degrees: float, places: range) -> None:
+        """Take an angle, unless one was said in figures: `spin around by 90 degrees`."""
+        value = self._degrees(angle, degrees)
+        if value is not None:
+            attempt.filling.arguments.setdefault(angle.name, value)
+            attempt.filling.used.update(places)
+
+    def either_way(self, attempt: Attempt) -> None:
+        """Choose a direction where a half or whole turn leaves no difference."""
+        arguments = attempt.filling.arguments
+        angle = next((slot for slot in attempt.frame.slots if slot.kind == "number" and slot.unit == DEGREE), None)
+        value = arguments.get(angle.name) if angle else None
+        in_degrees = any(token.amount and token.amount.unit == DEGREE for token in attempt.tokens)
+        if not isinstance(value, int | float) or value <= 0 or value % 180 or in_degrees:
+            return
+        for slot in attempt.frame.slots:
+            values = {words for choice in slot.choices for words, _ in choice.phrases}
+            two_ways = len(slot.choices) == 2 and any(both <= values for both in _OPPOSITES)
+            if slot.required and two_ways and slot.name not in arguments:
+                arguments[slot.name] = slot.choices[0].value
