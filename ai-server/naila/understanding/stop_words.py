@@ -1,4 +1,4 @@
-"""Whether what somebody said is nothing but "stop": decided in microseconds, on the way in, before everything else."""
+"""Whether what somebody said is "stop", or cries it: decided in microseconds, on the way in, before everything else."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-MAX_CHARS: Final = 64
+MAX_CHARS: Final = 120
 
 # What may stand around a stop word and leave it one. To stop too often is safe; to miss a stop is not.
 _AROUND: Final = frozenset(
     word
     for words in (
-        "at everything hey immediately it moving no now oh ok okay once please right there whoa wow yes",
+        "again all at both break careful damn do enough everything for god heaven hell hey i idiot immediately it just",
+        "look motion motors movement moving no now oh ok okay once out please right robot robots s said sake that the",
+        "there this watch wheels whoa wow yes you",
         "alles aufhören bitte jetzt nein sofort",
         "de il immédiatement maintenant non oui plaît s suite te tout toute vous",
         "ahora ay favor inmediatamente por todo ya",
     )
     for word in unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode().split()
 )
+_CLAUSE: Final = re.compile(r"[,.;:!?\u2014\u2013\n]+|(?: - )")
 _WORD: Final = re.compile(r"[^\W_]+")
 _DRAWN_OUT: Final = re.compile(r"(.)\1{2,}")
 
@@ -27,9 +30,10 @@ _DRAWN_OUT: Final = re.compile(r"(.)\1{2,}")
 class StopWords:
     """The words that stop a robot, in every language at once, however they are written.
 
-    Case, accents, punctuation, repetition ("stop stop", "stooop") and politeness do not matter. More than
-    `MAX_CHARS` characters, or any other word ("don't stop", "stop at the door"), is for the understanding that comes
-    after: this one is only for what can mean nothing else.
+    Case, accents, punctuation, repetition ("stop stop", "stooop") and politeness do not matter, and one clause of
+    several is enough ("stop, there's a child!"). Any other word in that clause ("don't stop", "stop at the door")
+    leaves it to the understanding that comes after: this one is only for what can hardly mean anything else. More than
+    `MAX_CHARS` characters are no cry.
 
     Args:
         words: words or short phrases.
@@ -41,10 +45,10 @@ class StopWords:
         self._longest = max(map(len, self._phrases), default=0)
 
     def matches(self, text: str) -> bool:
-        """Whether `text` says stop and nothing else."""
-        if len(text) > MAX_CHARS:
-            return False
-        tokens = list(_tokens(text))
+        """Whether `text` says stop, in one of its clauses and with nothing else in it."""
+        return len(text) <= MAX_CHARS and any(self._is_stop(list(_tokens(clause))) for clause in _CLAUSE.split(text))
+
+    def _is_stop(self, tokens: list[str]) -> bool:
         found, at = False, 0
         while at < len(tokens):
             length = self._phrase_at(tokens, at)
