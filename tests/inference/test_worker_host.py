@@ -106,6 +106,8 @@ MALFORMED = [
     '{"of":0,"error":{"kind":"EngineFailedError","message":"x"}}',
     '{"of":0,"error":{"kind":"ContextOverflowError","message":"x"}}',
     '{"of":0,"error":{"kind":"X","message":5}}',
+    '{"log":"x"}',
+    '{"log":"x","level":"loud","logger":"naila.x"}',
     "garbage",
     "[]",
     "\udcff",
@@ -284,3 +286,16 @@ def test_a_template_that_refuses_a_conversation_costs_that_request_only(caplog: 
     assert type(end) is GenerationError
     assert "roles must alternate" in str(end)
     assert "cannot be put to the model" in caplog.text
+
+
+async def test_what_the_process_logs_is_a_line_of_this_log(boot: Boot, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [
+        {"log": "a dead file", "level": logging.WARNING, "logger": "naila.inference.kv_store"},
+        {"log": "x" * 100_000, "level": 10**6, "logger": "root"},
+    ]
+    boot("".join(f"out({json.dumps(line)!r})\n" for line in lines) + loaded(f"out({json.dumps(lines[0])!r}); live(30)"))
+    async with started():
+        await asyncio.sleep(0.3)
+    said = [(record.name, record.levelno, len(record.getMessage())) for record in caplog.records]
+    assert said.count(("naila.inference.kv_store", logging.WARNING, 11)) == 2
+    assert ("naila.inference.worker.root", logging.CRITICAL, wire.MAX_LOG_CHARS) in said

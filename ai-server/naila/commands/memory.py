@@ -14,6 +14,7 @@ from naila.config.settings import Settings
 from naila.inference.kv_store import forget_files
 from naila.memory.conversation_memory import SqliteConversationMemory
 from naila.memory.database import Database
+from naila.server.flight_record import flight_folder, forget_turns
 
 _BRAIN_S: Final = 2.0
 
@@ -77,6 +78,7 @@ async def _show(args: argparse.Namespace, memory: SqliteConversationMemory, _kv:
 async def _forget(args: argparse.Namespace, memory: SqliteConversationMemory, kv: Path) -> int:
     gone = await memory.forget(args.device, args.conversation)
     await _drop_kv(memory, kv)
+    await asyncio.to_thread(forget_turns, flight_folder(kv))  # which lies beside it
     if args.json:
         print(json.dumps(asdict(gone)))
     else:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from naila.config.yaml_file import read_yaml
 from naila.errors import ConfigurationError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -119,13 +118,7 @@ def load_catalogue(config_dir: Path) -> Catalogue:
         ConfigurationError: names the file, the entry and the field that is wrong.
     """
     path = config_dir / "models.yaml"
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigurationError(f"{path}: cannot be read: {exc.strerror}") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{path}: not valid YAML: {exc}") from exc
-    return _catalogue(_Node(str(path), document))
+    return _catalogue(_Node(str(path), read_yaml(path)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Final, Self, TypeVar
 from zoneinfo import available_timezones
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from naila.config.yaml_file import read_yaml
 from naila.errors import ConfigurationError
 
 UNKNOWN: Final = "unknown"
@@ -278,9 +278,7 @@ def read_document(path: Path, model: type[Model]) -> Model:
         ConfigurationError: names the file, the place in it and what is wrong.
     """
     try:
-        return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        raise ConfigurationError(f"{path}: cannot be read: {exc}") from exc
+        return model.model_validate(read_yaml(path))
     except ValidationError as exc:
         lines = (
             f"{path}: {'.'.join(str(step) for step in error['loc']) or 'document'}: "

@@ -171,9 +171,20 @@ class Settings(BaseModel):
     mqtt_max_payload_bytes: int = Field(65_536, ge=1024, le=268_435_455, description="Larger messages are refused.")
 
     queue_max_per_device: int = Field(16, ge=1, le=10_000, description="Waiting requests a device; then `busy`.")
+    queue_max: int = Field(
+        1000, ge=1, le=100_000, description="Requests in all that wait, for their turn or for the broker; then `busy`."
+    )
+    queue_max_running: int = Field(128, ge=1, le=10_000, description="Requests answered at once; devices take turns.")
 
     memory_path: Path = Field(Path("state/naila.db"), description="The SQLite database.")
     memory_max_turns: int = Field(50, ge=0, le=10_000, description="Most turns of a conversation put before the model.")
+    memory_keep_days: int = Field(90, ge=1, le=36_500, description="Days that turns are kept; what was learned stays.")
+    memory_keep_replies: int = Field(
+        1000, ge=1, le=1_000_000, description="Replies of each device kept for requests that are repeated."
+    )
+    memory_keep_replies_days: float = Field(
+        7, gt=0, le=3650, description="Days that replies are kept; then a request's id is free again."
+    )
 
     actions_per_request: int = Field(8, ge=1, le=100, description="Most actions of one request.")
     actions_per_minute: int = Field(60, ge=1, le=6000, description="Most actions to one device within any minute.")
@@ -192,7 +203,9 @@ class Settings(BaseModel):
 
     health_interval_s: float = Field(30, gt=0, le=86_400, description="How often health is published.")
     metrics_interval_s: float = Field(60, gt=0, le=86_400, description="How often metrics are published.")
-    shutdown_timeout_s: float = Field(5, ge=0, le=600, description="How long running answers may finish on shutdown.")
+    shutdown_timeout_s: float = Field(
+        3, ge=0, le=600, description="How long running answers may finish on shutdown; the rest is answered after it."
+    )
 
     persona: str = Field("naila", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Who answers: a file in personas/.")
     config_dir: Path = Field(Path("config"), description="Where naila.yaml, personas/ and patterns are.")

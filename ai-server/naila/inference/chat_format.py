@@ -85,7 +85,7 @@ class TemplateFormat:
             # Rendered as data, the roles decide everything else.
             plain = self._pieces(("user",), padded=True)
         except Exception as exc:
-            raise ModelLoadError(f"the model's chat template cannot be used: {exc}") from exc
+            raise ModelLoadError(f"the model's chat template cannot be used: {exc}; take another file") from exc
         self._strips = not any(piece.endswith(" ") for piece in plain[:1])
         self._has_system = self._takes(("system", "user"))
         self._has_tool_role = self._takes(("system", "user", "assistant", "ipython"))

@@ -139,7 +139,9 @@ def read_header(path: Path) -> ModelHeader:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _parse(path, data)
     except OSError as exc:
-        raise ModelNotFoundError(f"{path}: {exc.strerror or exc}", path=path) from exc
+        raise ModelNotFoundError(
+            f"{path}: {exc.strerror or exc}: put a model there that NAILA's user can read", path=path
+        ) from exc
 
 
 def raw_entries(path: Path, prefix: str) -> list[bytes]:
@@ -182,7 +184,9 @@ def _parse(path: Path, data: mmap.mmap) -> ModelHeader:
     except _PastEndError as exc:
         raise _truncated(path, len(data), exc.offset) from exc
     except (ValueError, struct.error, OverflowError, MemoryError) as exc:
-        raise NotAGgufError(f"{path}: the GGUF header makes no sense: {exc}", path=path) from exc
+        raise NotAGgufError(
+            f"{path}: the GGUF header makes no sense: {exc}; fetch it again with `naila models pull`", path=path
+        ) from exc
     if len(data) < expected:
         raise _truncated(path, len(data), expected)
     return header

@@ -104,7 +104,9 @@ def _load(path: Path, plan: EnginePlan, on_progress: Progress | None) -> Any:
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
     if not model:
         raise ModelLoadError(
-            f"llama.cpp cannot load {path}: {native_log.take_errors() or 'no reason given'}", path=path
+            f"llama.cpp cannot load {path}: {native_log.take_errors() or 'no reason given'}; `naila models verify` "
+            f"tells whether it is whole, and a newer NAILA may know its format",
+            path=path,
         )
     return model
 

@@ -9,11 +9,13 @@ JSON rather than pickle, since the process that reads a foreign model file is th
     to the daemon:    {"progress": share} · {"loaded": true} | {"failed": message}
                       {"text": …, "of": number} · {"end": {…}, "of": number} | {"error": {…}, "of": number}
                       {"figures": {…}, "stalled_for": seconds}                    every second, as a heartbeat
+                      {"log": text, "level": number, "logger": name}
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -31,6 +33,7 @@ from naila.ports import ChatMessage, EnginePlan
 
 Message = Mapping[str, Any]
 
+MAX_LOG_CHARS: Final = 8192
 _WITH_DATA: Final = ("ContextOverflowError", "EngineFailedError")
 
 
@@ -52,6 +55,19 @@ def parse(line: bytes) -> Message:
     if not isinstance(message, dict):
         raise ValueError("not an object")  # noqa: TRY004
     return message
+
+
+def log_message(level: int, logger: str, text: str) -> Message:
+    """Pass a log line on."""
+    return {"log": text[:MAX_LOG_CHARS], "level": level, "logger": logger}
+
+
+def read_log(message: Message) -> tuple[int, str, str]:
+    """Read what `log_message` wrote: level, logger and text."""
+    level, logger = int(read_number(message["level"])), str(message["logger"])[:100]
+    if not logger.startswith("naila."):
+        logger = f"naila.inference.worker.{logger}"
+    return min(max(level, logging.DEBUG), logging.CRITICAL), logger, str(message["log"])[:MAX_LOG_CHARS]
 
 
 def load_message(path: Path, plan: EnginePlan, limits: EngineLimits, keep: KeepPlan | None) -> Message:

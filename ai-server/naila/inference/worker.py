@@ -93,8 +93,8 @@ def main() -> int:
     _die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent decides; Ctrl-C reaches the whole group
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     out = _Out(_private_stdout())
+    _log_to(out, int(sys.argv[2]))
     lines = _lines(sys.stdin.buffer)
     with contextlib.ExitStack() as freeing:
         try:
@@ -130,6 +130,28 @@ def _private_stdout() -> BinaryIO:
     private = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(private, "wb")
+
+
+class _ToParent(logging.Handler):
+    """Passes log lines on to the parent, whose logs have one form and one place."""
+
+    def __init__(self, out: _Out) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter())  # else basicConfig sets one that says the level and the name again
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._out.send(wire.log_message(record.levelno, record.name, self.format(record)))
+        except Exception:  # noqa: BLE001 - as every handler of logging's own
+            self.handleError(record)
+
+
+def _log_to(out: _Out, level: int) -> None:
+    """Log as the parent does: our own lines from its level on, others from WARNING."""
+    logging.basicConfig(level=logging.WARNING, handlers=[_ToParent(out)])
+    logging.getLogger("naila").setLevel(level)
+    logging.getLogger("naila.llama_cpp").setLevel(logging.DEBUG if level <= logging.DEBUG else logging.ERROR)
 
 
 def _die_with_parent() -> None:

@@ -30,6 +30,9 @@ _CLOSE_SILENCE_S: Final = 5.0
 _GRACE_S: Final = 1.0
 _DEATH_S: Final = 2.0
 _STALL_S: Final = 120.0
+_LOAD_FIX: Final = (
+    ": out of memory (`dmesg` shows it) wants a smaller model or LLM_CONTEXT_SIZE; else `naila models verify` the file"
+)
 # The child finds the same package as this process, however that found it.
 _BOOT: Final = "import sys; sys.path.insert(0, sys.argv[1]); from naila.inference.worker import main; sys.exit(main())"
 
@@ -81,6 +84,7 @@ class WorkerHost:
             "-c",
             _BOOT,
             str(Path(__file__).parents[2]),
+            str(logging.getLogger("naila").getEffectiveLevel()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_MAX_LINE,
@@ -169,7 +173,7 @@ class WorkerHost:
     async def _has_loaded(self, path: Path, on_progress: Progress | None) -> bool:
         match await self._next():
             case None:
-                raise ModelLoadError(f"{path}: {await self._death()} while it loaded the model", path=path)
+                raise ModelLoadError(f"{path}: {await self._death()} while it loaded the model{_LOAD_FIX}", path=path)
             case {"failed": str(why)}:
                 raise ModelLoadError(why, path=path)
             case {"loaded": True}:
@@ -216,9 +220,15 @@ class WorkerHost:
             self._take(message)
 
     async def _next(self) -> wire.Message | None:
+        """Return what the process says next; its log lines become lines of this process's log."""
         stdout = self._process.stdout
-        line = await stdout.readline() if stdout is not None else b""
-        return wire.parse(line) if line else None
+        while line := await stdout.readline() if stdout is not None else b"":
+            message = wire.parse(line)
+            if "log" not in message:
+                return message
+            level, logger, text = wire.read_log(message)
+            logging.getLogger(logger).log(level, "%s", text)
+        return None
 
     def _take(self, message: wire.Message) -> None:
         match message:

@@ -122,7 +122,9 @@ def _listing(models_dir: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as exc:
-        raise ModelNotFoundError(f"{models_dir} cannot be read: {exc.strerror}") from exc
+        raise ModelNotFoundError(
+            f"{models_dir} cannot be read: {exc.strerror}: let NAILA's user in, or set MODELS_DIR"
+        ) from exc
 
 
 def _is_candidate(path: Path) -> bool:
@@ -158,7 +160,9 @@ def _parts(path: Path) -> Iterator[Path]:
 def _check_parts(path: Path) -> None:
     missing = [part.name for part in _parts(path) if not part.is_file()]
     if missing:
-        raise ModelNotFoundError(f"its part {missing[0]} is missing ({len(missing)} in all)", path=path)
+        raise ModelNotFoundError(
+            f"its part {missing[0]} is missing ({len(missing)} in all): fetch all parts into one folder", path=path
+        )
 
 
 @dataclass(frozen=True, slots=True)
