@@ -57,10 +57,10 @@ def test_a_rival_is_noticed_by_losses_at_a_broker_that_is_there() -> None:
     assert not any(slow.lost(now, closed=True) for now in range(0, 600, 30))
 
 
-def test_resets_alone_are_the_networks() -> None:
+def test_resets_are_the_networks() -> None:
     rivalry = Rivalry()
     assert not any(rivalry.lost(now, closed=False) for now in range(10))
-    assert rivalry.lost(10, closed=True)
+    assert [rivalry.lost(now, closed=True) for now in (10, 11, 12)] == [False, False, True]
 
 
 def test_order_and_window() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, str(ROOT / "ai-server" / "main.py"))
@@ -32,7 +35,7 @@ class Brain:
     def __init__(self, folder: Path, port: int, **environ: str) -> None:
         self.folder = folder
         self.log_path = folder / "brain.log"
-        self.starts = 0
+        self.log_from = 0
         self._process: subprocess.Popen[bytes] | None = None
         self.environ = {
             "MQTT_HOST": "127.0.0.1",
@@ -51,7 +54,7 @@ class Brain:
 
     def start(self, **environ: str) -> Brain:
         """Start the process; does not wait for anything."""
-        self.starts += 1
+        self.log_from = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [*COMMAND, "run"],
@@ -107,6 +110,19 @@ class Brain:
         if self.is_running:
             self.signal(signal.SIGKILL)
             self.wait()
+
+    def engine(self) -> int | None:
+        """Return its engine process's id, if there is one."""
+        for child in psutil.Process(self.pid).children():
+            with contextlib.suppress(psutil.Error):  # it is gone, or dead and not buried yet
+                if "naila.inference.worker" in " ".join(child.cmdline()):
+                    return child.pid
+        return None
+
+    def kill_engine(self) -> None:
+        """Kill its engine process, if there is one."""
+        if (engine := self.engine()) is not None:
+            os.kill(engine, signal.SIGKILL)
 
     def log(self) -> str:
         """What it has logged."""

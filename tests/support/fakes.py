@@ -17,6 +17,7 @@ from naila.errors import (
 )
 from naila.events import ErrorNotice, FinishReason, Intent, Outbound, Reply, StreamItem, Usage
 from naila.fleet import DeviceView, FleetView, Outcome, OutcomeStatus, Pending, Proposal
+from naila.kept import Begun, KeptRequest
 from naila.orchestration.wanted import Wish
 from naila.ports import (
     Cancellation,
@@ -29,7 +30,7 @@ from naila.ports import (
     TextPiece,
     Turn,
 )
-from naila.understanding.reading import NotACommand, OpenQuestion, Reading
+from naila.understanding.reading import NotACommand, OpenQuestion, Reading, Step
 
 # A Friday in winter, in a zone that is not UTC.
 NOON = datetime(2026, 11, 20, 12, 34, tzinfo=UTC)
@@ -149,7 +150,6 @@ class FakeMemory:
     facts: dict[str, str] = field(default_factory=dict)
     replies: dict[tuple[str, str], Reply] = field(default_factory=dict)
     asked_for: list[str | None] = field(default_factory=list)
-    begun: set[tuple[str, str]] = field(default_factory=set)
     broken: bool = False
 
     async def recall(self, device_id: str, conversation_id: str, user_id: str | None) -> Recollection:
@@ -168,13 +168,68 @@ class FakeMemory:
         self._check()
         return self.replies.get((device_id, request_id))
 
-    async def begin(self, device_id: str, request_id: str) -> bool:
-        self._check()
-        begun_before = (device_id, request_id) in self.begun
-        self.begun.add((device_id, request_id))
-        return not begun_before
-
     def _check(self) -> None:
+        if self.broken:
+            raise StorageError("disk full")
+
+
+@dataclass
+class FakeInbox:
+    """An inbox in memory; `broken` makes it fail like a disk, and `gate` makes it wait.
+
+    Attributes:
+        rows: what is not done.
+        replies: what was answered.
+        begun: what was moved, by request.
+        outdated: how often everything was taken for old.
+        wanted: an operator's orders.
+    """
+
+    rows: dict[tuple[str, str], KeptRequest] = field(default_factory=dict)
+    replies: dict[tuple[str, str], Reply] = field(default_factory=dict)
+    begun: dict[tuple[str, str], Begun] = field(default_factory=dict)
+    outdated: int = 0
+    wanted: list[tuple[int, str, str, str]] = field(default_factory=list)
+    broken: bool = False
+    gate: asyncio.Event | None = None
+
+    async def keep(self, request: Intent, *, is_old: bool = False) -> KeptRequest:
+        await self._disk()
+        key = request.device_id, request.id
+        known = KeptRequest(
+            request=request,
+            age_s=None if is_old else 0.0,
+            reply=self.replies.get(key),
+            begun=self.begun.get(key),
+        )
+        if known.reply is None:
+            self.rows.setdefault(key, known)
+        return known
+
+    async def undone(self) -> Sequence[KeptRequest]:
+        return [replace(row, reply=self.replies.get(key), begun=self.begun.get(key)) for key, row in self.rows.items()]
+
+    async def answer(self, reply: Reply) -> None:
+        await self._disk()
+        self.replies.setdefault((reply.device_id, reply.id), reply)
+
+    async def done(self, requests: Sequence[tuple[str, str]]) -> None:
+        await self._disk()
+        for key in requests:
+            self.rows.pop(key, None)
+
+    def outdate(self) -> None:
+        self.outdated += 1
+
+    async def orders(self) -> Sequence[tuple[int, str, str, str]]:
+        return list(self.wanted)
+
+    async def carried_out(self, number: int) -> None:
+        self.wanted = [order for order in self.wanted if order[0] > number]
+
+    async def _disk(self) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
         if self.broken:
             raise StorageError("disk full")
 
@@ -248,7 +303,13 @@ class FakeReader:
     contexts: list[tuple[FleetView, str | None]] = field(default_factory=list)
 
     def read(
-        self, text: str, view: FleetView, *, question: OpenQuestion | None = None, about: str | None = None
+        self,
+        text: str,
+        view: FleetView,
+        *,
+        question: OpenQuestion | None = None,
+        about: str | None = None,
+        last: Sequence[Step] = (),
     ) -> Reading:
         self.questions.append(question)
         self.contexts.append((view, about))

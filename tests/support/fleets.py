@@ -16,7 +16,7 @@ from naila.devices.permissions import Permissions
 from naila.devices.registry import Registry
 from naila.errors import StorageError
 from naila.events import Action, ActionPending, ActionResult, Capabilities, DeviceStatus, ErrorNotice, JsonValue
-from naila.fleet import Pending, Proposal
+from naila.fleet import Outcome, Pending, Proposal
 from naila.ports import DeviceStore
 from support.fakes import FakeClock, FakePublisher
 
@@ -66,6 +66,26 @@ class FakeDeviceStore:
 
 
 @dataclass
+class FakeJournal:
+    """A journal in memory; `broken` makes it fail, and `gate` makes it wait."""
+
+    begun: list[tuple[Action, Proposal]] = field(default_factory=list)
+    ended: list[Outcome] = field(default_factory=list)
+    broken: bool = False
+    gate: asyncio.Event | None = None
+
+    async def begin(self, action: Action, proposal: Proposal) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.broken:
+            raise StorageError("disk full")
+        self.begun.append((action, proposal))
+
+    def end(self, outcome: Outcome) -> None:
+        self.ended.append(outcome)
+
+
+@dataclass
 class Devices(FakePublisher):
     """Publishes, and lets the devices answer: `answer` is called for each action, in the next round of the loop."""
 
@@ -103,6 +123,7 @@ class Fleetful:
 
     Attributes:
         store: its store, where that is a fake.
+        journal: its journal.
         expired: what nobody answered in time.
         withdrawn: what a stop took away.
     """
@@ -110,6 +131,7 @@ class Fleetful:
     dispatcher: Dispatcher
     registry: Registry
     store: FakeDeviceStore
+    journal: FakeJournal
     devices: Devices
     clock: FakeClock
     audit: Audit
@@ -148,6 +170,7 @@ async def a_fleet(
     clock, devices = clock or FakeClock(), Devices()
     fake = store if isinstance(store, FakeDeviceStore) else FakeDeviceStore()
     store = store or fake
+    journal = FakeJournal()
     registry = Registry(store, clock)
     audit = Audit(folder / "audit", max_waiting=max_waiting)
     expired: list[Pending] = []
@@ -155,6 +178,7 @@ async def a_fleet(
     dispatcher = Dispatcher(
         registry=registry,
         store=store,
+        journal=journal,
         publisher=devices,
         clock=clock,
         permissions=Permissions(rules or PermissionRules()),
@@ -172,6 +196,7 @@ async def a_fleet(
         dispatcher=dispatcher,
         registry=registry,
         store=fake,
+        journal=journal,
         devices=devices,
         clock=clock,
         audit=audit,

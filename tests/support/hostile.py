@@ -10,7 +10,7 @@ from typing import Final
 
 LEAVES: Final = (
     *("intent", "cancel", "status", "capabilities", "telemetry", "action/result", "confirm"),
-    *("reply", "action/x", "error", "Intent", "intent/x", "stop/x", "", "/", "$SYS", "action/result/x", "capabilities "),
+    *("reply", "action/x", "error", "Intent", "intent/x", "stop/x", "", "/", "$SYS", "action/result/x"),
 )
 DEVICES: Final = (
     "victim",

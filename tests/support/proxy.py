@@ -63,8 +63,9 @@ class Proxy:
     ) -> None:
         self.refuse()
         self.reset()
-        if self._pipes:
-            await asyncio.wait(list(self._pipes))
+        ending = {*self._pipes, *([self._accepting] if self._accepting else [])}
+        if ending:
+            await asyncio.wait(ending)
 
     def accept(self) -> None:
         """Listen; again on the same port after `refuse`."""
@@ -76,10 +77,9 @@ class Proxy:
         self._accepting = asyncio.create_task(self._accept(self._server), name="proxy")
 
     def refuse(self) -> None:
-        """Listen no more: connections are refused. Those that stand go on."""
+        """Listen no more, from the loop's next round on: connections are refused. Those that stand go on."""
         if self._server is not None and self._accepting is not None:
             self._accepting.cancel()
-            self._server.close()
             self._server = None
 
     def stall(self) -> None:
@@ -107,14 +107,15 @@ class Proxy:
 
     async def _accept(self, server: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            client, _ = await loop.sock_accept(server)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.opened_at.append(time.monotonic())
-            pipe = _Pipe(client, self._listen() if self._listen else None)
-            task = asyncio.create_task(self._serve(pipe), name="proxied connection")
-            self._pipes[task] = pipe
-            task.add_done_callback(self._pipes.pop)
+        with server:  # closed when the loop no longer watches it
+            while True:
+                client, _ = await loop.sock_accept(server)
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.opened_at.append(time.monotonic())
+                pipe = _Pipe(client, self._listen() if self._listen else None)
+                task = asyncio.create_task(self._serve(pipe), name="proxied connection")
+                self._pipes[task] = pipe
+                task.add_done_callback(self._pipes.pop)
 
     async def _serve(self, pipe: _Pipe) -> None:
         with contextlib.suppress(OSError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from support.brain import Brain
 from support.mosquitto import Mosquitto
 from support.overheard import Overheard
 from support.proxy import Proxy
+from support.robots import until
 from support.tally import Counts, Tally
 
 KEEPALIVE_S = 2
@@ -89,13 +89,19 @@ class Scene:
 
 async def running(brain: Brain, timeout_s: float = 60.0) -> None:
     """Return when a daemon that was started just now has come up."""
-    await asyncio.to_thread(brain.wait_for_log, "phase: running", timeout_s, times=brain.starts)
+
+    def is_ready() -> bool:
+        if not brain.is_running:
+            raise AssertionError(f"it ended:\n{brain.log()[-4000:]}")
+        return b"NAILA is ready" in brain.log_path.read_bytes()[brain.log_from :]
+
+    await until(is_ready, timeout_s)
 
 
 def assert_nothing_lost_or_twice(counts: Counts) -> None:
     """Every request has one reply, and nothing was done twice."""
     assert counts.requests
-    assert counts.lost == 0
+    assert (counts.lost, counts.refused_for_good) == (0, 0)
     assert counts.answered_twice == 0
     assert counts.actions_twice == 0
 

@@ -50,7 +50,7 @@ class Rivalry:
     """Notices two clients with one client id, who throw each other out, where the broker does not say so.
 
     Mosquitto just closes the older connection. What gives it away: the connection is lost again and again, and yet
-    the broker is there at the first attempt to come back. A network does that too, but by resets alone; Mosquitto
+    the broker is there at the first attempt to come back. A network does that too, but mostly by resets; Mosquitto
     resets only a connection from which it had not read everything.
     """
 
@@ -70,4 +70,4 @@ class Rivalry:
         """
         self._losses.append((now, closed))
         often = len(self._losses) == RIVAL_LOSSES and now - self._losses[0][0] < RIVAL_WITHIN_S
-        return often and any(closed for _, closed in self._losses)
+        return often and sum(closed for _, closed in self._losses) > RIVAL_LOSSES // 2
