@@ -17,7 +17,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
-FOUNDATION = {"errors", "events", "fleet", "ports", "turn_ids"}
+FOUNDATION = {"errors", "events", "fleet", "kept", "ports", "turn_ids"}
 # Each part of the house and the parts that it may know, besides itself. `services` and `inference` are one adapter.
 MAY_KNOW = {
     **dict.fromkeys(FOUNDATION, FOUNDATION),

@@ -1,4 +1,4 @@
-"""The command line: `naila run · say · chat · doctor · bench · config · models · memory · devices · audit`.
+"""The command line: `naila run · say · chat · doctor · bench · config · models · memory · inbox · devices · audit`.
 
 Exit codes: 0 done, 1 failed, 2 misused (argparse), 78 wrong configuration (EX_CONFIG of sysexits.h: a service manager
 must not try again), 130 interrupted.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import naila
-from naila.commands import audit, bench, config, devices, doctor, memory, models, run, talk
+from naila.commands import audit, bench, config, devices, doctor, inbox, memory, models, run, talk
 from naila.config.settings import load_settings
 from naila.errors import ConfigurationError, NailaError
 
@@ -54,6 +54,6 @@ def _parser() -> argparse.ArgumentParser:
         "--yaml-file", type=Path, metavar="FILE", help="settings file (default: naila.yaml in CONFIG_DIR)"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (run, talk, doctor, bench, config, models, memory, audit, devices):
+    for command in (run, talk, doctor, bench, config, models, memory, inbox, audit, devices):
         command.register(commands)
     return parser

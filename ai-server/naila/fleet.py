@@ -7,6 +7,7 @@ compared, never obeyed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,11 @@ from naila.events import ActionOutcome, JsonValue
 
 STOP: Final = "stop"
 SET_PARAMETER: Final = "set_parameter"
+
+_MAX_NAME_WORDS: Final = 4
+_MARKS: Final = re.compile(r"\.(?:\s|$)|[:;!?\u2026\u201c\u201d\"<>|]")
+# Who speaks of himself, or of what was done, tells something.
+_TELLS: Final = re.compile(r"(?:i|we|my|our|done)(?:['\u2019]\w+)?", re.IGNORECASE)
 
 ProposedBy = Literal["pattern", "similarity", "model", "api", "schedule", "alert", "stop"]
 OutcomeStatus = Literal["done", "failed", "refused", "pending", "unanswered", "stopped"]
@@ -193,6 +199,7 @@ class Proposal:
         confirmation: id of the approval that a person gave for exactly this, if one did.
         expires_at_monotonic: after this it is no longer wanted, in seconds on the monotonic clock; None: only its
             time to live counts.
+        later: what the same request wants after it, for the journal.
     """
 
     device_id: str
@@ -204,6 +211,7 @@ class Proposal:
     by: ProposedBy = "pattern"
     confirmation: str | None = None
     expires_at_monotonic: float | None = None
+    later: tuple[Proposal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,3 +266,17 @@ class Pending:
     proposal: Proposal
     question: str
     expires_at: str
+
+
+def is_name(text: str, *, max_words: int = _MAX_NAME_WORDS) -> bool:
+    """Whether words may stand in a sentence of NAILA's as they are: others are shown as a quotation.
+
+    A device may be called "Done: I drove forward", and so may its room and its modes; who hears that must know whose
+    words they are.
+    """
+    words = text.split()
+    return (
+        len(words) <= max_words
+        and _MARKS.search(text) is None
+        and not (len(words) > 2 and any(_TELLS.fullmatch(word) for word in words))
+    )

@@ -11,8 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
-from naila.events import FinishReason, Intent, JsonValue, Outbound, Reply, Usage
+from naila.events import Action, FinishReason, Intent, JsonValue, Outbound, Reply, Usage
 from naila.fleet import FleetView, Outcome, Pending, Proposal, Sighting
+from naila.kept import KeptRequest
 
 Role = Literal["system", "user", "assistant", "ipython"]
 StopCause = Literal["cancelled", "deadline"]
@@ -235,11 +236,80 @@ class ConversationMemory(Protocol):
         """Return the reply that this request was given before, if it was."""
         ...
 
-    async def begin(self, device_id: str, request_id: str) -> bool:
-        """Note that a request is about to move something; false where that was noted before and never answered.
 
-        A process that died in between does not know how far it came, and the next one must not begin again.
+class Inbox(Protocol):
+    """Requests from their receipt until the broker has their answer, on disk: nothing that was accepted is lost."""
+
+    async def keep(self, request: Intent, *, is_old: bool = False) -> KeptRequest:
+        """Keep a request, and return what is known of its id; one that was answered is not kept. Durable on return.
+
+        Args:
+            request: as it came.
+            is_old: nobody knows for how long it waited elsewhere.
+
+        Raises:
+            StorageError: nothing can be written.
         """
+        ...
+
+    async def undone(self) -> Sequence[KeptRequest]:
+        """Return what was kept and is not done, in the order of its coming.
+
+        Raises:
+            StorageError: nothing can be read.
+        """
+        ...
+
+    async def answer(self, reply: Reply) -> None:
+        """Keep the answer to a request; one that was kept before stays.
+
+        Raises:
+            StorageError: nothing can be written.
+        """
+        ...
+
+    async def done(self, requests: Sequence[tuple[str, str]]) -> None:
+        """Forget requests, by device and id: the broker has their answers.
+
+        Raises:
+            StorageError: nothing can be written.
+        """
+        ...
+
+    def outdate(self) -> None:
+        """Take every request that is kept now for old: an emergency stop came after it. Never waits, nor raises."""
+        ...
+
+    async def orders(self) -> Sequence[tuple[int, str, str, str]]:
+        """Return what an operator wants done: number, device, id, and `drop` or `retry`.
+
+        Raises:
+            StorageError: nothing can be read.
+        """
+        ...
+
+    async def carried_out(self, number: int) -> None:
+        """Forget the orders up to this number.
+
+        Raises:
+            StorageError: nothing can be written.
+        """
+        ...
+
+
+class Journal(Protocol):
+    """Actions of requests that are not answered, on disk: none is ever sent twice."""
+
+    async def begin(self, action: Action, proposal: Proposal) -> None:
+        """Note that an action is about to be sent. Durable on return.
+
+        Raises:
+            StorageError: nothing can be written: it must not be sent.
+        """
+        ...
+
+    def end(self, outcome: Outcome) -> None:
+        """Note what became of an action, soon. Never waits, nor raises."""
         ...
 
 

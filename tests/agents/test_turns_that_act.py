@@ -106,10 +106,17 @@ class Stage:
         )
         self.said = 0
 
-    async def handle(self, intent: Intent, *, cancellation: Cancellation | None = None) -> Reply | None:
-        self.clock.advance(1)
+    async def handle(
+        self,
+        intent: Intent,
+        *,
+        cancellation: Cancellation | None = None,
+        after_s: float = 1.0,
+        is_old: bool = False,
+    ) -> Reply | None:
+        self.clock.advance(after_s)
         return await self.orchestrator.handle(
-            intent, cancellation=cancellation or Cancellation(), received_at=self.clock.monotonic()
+            intent, cancellation=cancellation or Cancellation(), received_at=self.clock.monotonic(), is_old=is_old
         )
 
     async def say(self, text: str, **changes: object) -> Reply:
@@ -385,9 +392,23 @@ def waiting(pending_id: str) -> Pending:
 @pytest.mark.parametrize(("text", "approve"), [("yes", True), ("Yes, please!", True), ("no", False), ("nope", False)])
 async def test_a_spoken_answer_settles_what_was_asked_last(text: str, approve: bool) -> None:
     stage = Stage(approvals=FakeApprovals(waits=(waiting("p1"), waiting("p2"))))
+    if approve:
+        assert (await stage.say(text)).text == "Sure?"  # it was not what was said just before: ask again
+        assert stage.approvals.settled == []
     reply = await stage.say(text)
     assert stage.approvals.settled == [("r2", "p2", approve)]
     assert (reply.source, reply.intent, stage.model.asked) == ("pattern", "affirm" if approve else "deny", [])
+
+
+@pytest.mark.parametrize("between", ["Tell me a joke", "What time is it?", "right?"])
+async def test_a_yes_after_other_words_may_be_a_yes_to_those(between: str) -> None:
+    stage = Stage(approvals=FakeApprovals(waits=(waiting("p1"),)))
+    await stage.say("ok")
+    await stage.say(between)
+    assert (await stage.say("ok")).text == "Sure?"
+    assert stage.approvals.settled == []
+    await stage.say("ok")
+    assert stage.approvals.settled == [("r2", "p1", True)]
 
 
 async def test_never_mind_is_a_no() -> None:
@@ -457,11 +478,24 @@ async def test_a_failed_memory_costs_no_action() -> None:
     assert (stage.moved, reply.source) == (["drive"], "action")
 
 
-async def test_a_request_that_a_dead_process_had_begun_is_not_begun_again() -> None:
-    stage = Stage(memory=FakeMemory(begun={("r2", "q1")}))
-    reply = await stage.say("drive")
-    assert stage.moved == []
-    assert [action.ok for action in reply.actions] == [None]
+async def test_a_command_that_waited_nobody_knows_how_long_is_refused_and_a_question_is_not() -> None:
+    stage = Stage()
+    reply = await stage.handle(an_intent("drive"), is_old=True)
+    assert (stage.moved, [notice.code for notice in stage.publisher.notices]) == ([], ["expired"])
+    assert reply is not None
+    assert [(action.ok, "say it again" in (action.error or "")) for action in reply.actions] == [(False, True)]
+    answer = await stage.handle(an_intent("Hello!", id="q2"), is_old=True)
+    assert answer is not None
+    assert answer.finish_reason == "stop"
+
+
+async def test_a_command_that_comes_right_after_a_stop_may_be_older_and_is_refused() -> None:
+    stage = Stage()
+    stage.stops.stop("r2", request_id="s1", speaker="r2")
+    await stage.handle(an_intent("drive"), after_s=0.3)
+    assert (stage.moved, [notice.code for notice in stage.publisher.notices]) == ([], ["expired"])
+    await stage.handle(an_intent("drive", id="q2"), after_s=0.3)
+    assert stage.moved == ["drive"]
 
 
 async def test_words_that_stopped_a_robot_in_another_language_are_answered_as_a_stop() -> None:

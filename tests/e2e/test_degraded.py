@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from naila.errors import ContractError
 from naila.mqtt.device import Device
 from support.brain import BrainMaker
 from support.ear import Ear
@@ -122,7 +123,7 @@ async def test_a_model_folder_that_is_empty_is_watched(
         assert (await device.ask(ask_of("r2", GREETING))).source == "llm"
 
 
-async def test_a_database_that_fails_costs_the_memory_and_not_the_answer(
+async def test_while_the_database_fails_requests_wait_and_are_told_and_then_answered(
     broker: Mosquitto, make_brain: BrainMaker
 ) -> None:
     brain = make_brain(broker.port).start()
@@ -130,7 +131,9 @@ async def test_a_database_that_fails_costs_the_memory_and_not_the_answer(
         await device.wait_for_brain("online")
         with closing(sqlite3.connect(brain.environ["MEMORY_PATH"], isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            assert (await device.ask(ask_of("r2", CLOCK), timeout_s=20)).text
+            with pytest.raises(ContractError, match="cannot write to its disk") as told:
+                await device.ask(waits := ask_of("r2", CLOCK), timeout_s=20)
+            assert told.value.code == "busy"
             alert = await ear.until_object("naila/ai/alerts", lambda _: True)
             assert (alert["code"], "holds its lock" in alert["message"]) == ("memory_failed", True)
             health = await ear.until_object(
@@ -139,7 +142,7 @@ async def test_a_database_that_fails_costs_the_memory_and_not_the_answer(
             assert "holds its lock" in health["components"]["memory"]["detail"]
             assert await device.wait_for_brain("degraded") == "degraded"
             other.execute("ROLLBACK")
-        kept = await device.ask(ask_of("r2", CLOCK), timeout_s=20)
+        kept = await device.ask(waits, timeout_s=20, repeat_s=1)
         assert await device.wait_for_brain("online") == "online"
         await ear.until_object("naila/ai/alerts", lambda found: found["code"] == "memory_recovered")
     shown = json.loads((await asyncio.to_thread(brain.command, "memory", "show", "r2", "--json")).stdout)

@@ -39,7 +39,7 @@ from naila.mqtt.publication import Publication
 from naila.mqtt.topics import Topics
 from naila.server.wiring import SystemClock
 from support.ear import Ear
-from support.fleets import FakeDeviceStore, example
+from support.fleets import FakeDeviceStore, FakeJournal, example
 from support.home_online import HomeOnline
 from support.mosquitto import Mosquitto
 from support.robots import reply_to, until

@@ -19,6 +19,7 @@ from naila.mqtt.broker import EmbeddedBroker
 from naila.mqtt.broker_address import BrokerAddress
 from naila.mqtt.device import Device
 from support.mosquitto import Mosquitto, free_port, make_certificates
+from support.proxy import Proxy
 from support.robots import EchoBrain, until
 
 broker_needed = pytest.mark.broker
@@ -86,6 +87,18 @@ async def test_a_frozen_broker_is_noticed_within_twice_the_keepalive(mosquitto: 
         assert link.status.last_progress > progress
         mosquitto.thaw()
         await until(lambda: link.status.connected)
+
+
+@broker_needed
+async def test_connections_that_are_reset_are_not_taken_for_a_rival(mosquitto: Mosquitto) -> None:
+    """However many in a row: each time the brain is back within the policy's second."""
+    async with Proxy(mosquitto.port) as proxy:
+        brain = EchoBrain(settings_for(proxy.port, MQTT_KEEPALIVE_S=10))
+        async with brain.running() as link:
+            for number in range(1, 7):
+                proxy.reset()
+                await until(lambda number=number: link.status.reconnects == number, 2.5)  # type: ignore[misc]
+                assert "twice" not in (link.status.error or "")
 
 
 @broker_needed

@@ -328,24 +328,15 @@ async def test_another_process_may_look_and_forget_while_the_daemon_runs(tmp_pat
         assert await said(looking) == ["2"]
 
 
-async def test_a_request_begins_once(memory: SqliteConversationMemory) -> None:
-    assert await memory.begin("r2", "1")
-    assert not await memory.begin("r2", "1")
-    assert await memory.begin("c3", "1")
-    assert await memory.begin("r2", "2")
-
-
-async def test_what_was_answered_has_begun_nothing_any_more(
-    memory: SqliteConversationMemory, database: Database
-) -> None:
-    await memory.begin("r2", "1")
-    await keep(memory, turn("1"))
-    assert await database.read(lambda connection: connection.execute("SELECT * FROM begun_requests").fetchall()) == []
-
-
-async def test_a_forgotten_device_has_begun_nothing(memory: SqliteConversationMemory) -> None:
-    await memory.begin("r2", "1")
-    await memory.forget("r2", "default")
-    assert not await memory.begin("r2", "1")
-    await memory.forget("r2")
-    assert await memory.begin("r2", "1")
+async def test_turns_are_kept_so_long_and_facts_for_ever(database: Database) -> None:
+    now = datetime(2026, 11, 20, tzinfo=UTC)
+    memory = SqliteConversationMemory(database, 8, max_turn_age=timedelta(days=90), now=lambda: now)
+    await keep(memory, replace(turn("old"), said_at=now - timedelta(days=91)), Fact("name", "Ada"))
+    await keep(memory, replace(turn("new"), said_at=now - timedelta(days=89)))
+    assert await memory.prune() == 1
+    shown = await memory.show("r2")
+    assert [kept.request_id for kept in shown.turns] == ["new"]
+    assert [fact.fact.value for fact in shown.facts] == ["Ada"]
+    await keep(memory, replace(turn("next"), said_at=now))
+    recalled = await memory.recall("r2", "default", None)
+    assert [kept.request_id for kept in recalled.turns] == ["new", "next"]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from naila.config.settings import Settings
 from naila.errors import ContractError
-from naila.events import BrainState, BrainStatus, EmergencyStop, Inbound, Intent, Reply
+from naila.events import BrainState, BrainStatus, EmergencyStop, Inbound, Intent, Outbound, Reply
 from naila.mqtt.codec import Codec
 from naila.mqtt.link import MqttLink
 from naila.mqtt.topics import Topics
@@ -53,6 +53,9 @@ class EchoBrain:
         self.state: BrainState = "online"
         self.gate = asyncio.Event()
         self.gate.set()
+        self.keeping: asyncio.Future[None] | None = None
+        self.old: list[bool] = []
+        self.ended: list[tuple[Outbound, bool]] = []
         self._answers = answers
         self.link = MqttLink(
             settings,
@@ -61,6 +64,7 @@ class EchoBrain:
             accept=self._accept,
             birth=lambda: BrainStatus(status=self.state),
             on_stop=on_stop or (lambda stop, request_id: self.stops.append((stop, request_id))),
+            on_end=lambda event, is_delivered: self.ended.append((event, is_delivered)),
             is_stop=is_stop,
             intake=intake,
         )
@@ -70,8 +74,9 @@ class EchoBrain:
         """What was said, in the order in which it was taken in."""
         return [event.text for event in self.accepted if isinstance(event, Intent)]
 
-    async def _accept(self, event: Inbound) -> None:
+    async def _accept(self, event: Inbound) -> asyncio.Future[None] | None:
         await self.gate.wait()
+        self.old.append(self.link.is_old)
         if isinstance(event, Intent) and event.text == "raise":
             raise RuntimeError("a bug")
         if isinstance(event, Intent) and event.text == "refuse":
@@ -79,6 +84,7 @@ class EchoBrain:
         self.accepted.append(event)
         if self._answers and isinstance(event, Intent):
             self.link.publish(reply_to(event), to=event)
+        return self.keeping
 
     @asynccontextmanager
     async def running(self, *, wait: bool = True) -> AsyncIterator[MqttLink]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+from typing import Any, Protocol
 
 from naila.agents.mailbox import Mailbox
 from naila.agents.stops import Stops
@@ -70,19 +71,25 @@ class Intake:
         self._results = results
         self._stops = stops
 
-    async def accept(self, event: Inbound, *, received_at: float | None = None) -> None:
+    async def accept(
+        self, event: Inbound, *, received_at: float | None = None, is_old: bool = False
+    ) -> asyncio.Future[Any] | None:
         """Take an event in.
 
         Args:
             event: what came.
             received_at: when, on the monotonic clock; None: now.
+            is_old: it waited at the broker before that, nobody knows for how long.
+
+        Returns:
+            What is done when the event is kept, where it is to be.
 
         Raises:
             ContractError: it is refused.
         """
         match event:
             case Intent():
-                await self._mailbox.accept(event, received_at=received_at)
+                return await self._mailbox.accept(event, received_at=received_at, is_old=is_old)
             case Cancel():
                 self._wishes.cancel(event.device_id, event.id)
                 await self._mailbox.accept(event)
@@ -99,6 +106,7 @@ class Intake:
                 await self._devices.declare(event)
             case EmergencyStop():
                 self.stop(event, event.device_id or "fleet")
+        return None
 
     def stop(self, event: EmergencyStop, request_id: str) -> None:
         """Send an emergency stop, before anything else; nothing is awaited."""

@@ -90,24 +90,29 @@ class Orchestrator:
         self._ending = build_ending_graph()
         self._reading = build_reading_graph()
 
-    async def handle(self, intent: Intent, *, cancellation: Cancellation, received_at: float) -> Reply | None:
+    async def handle(
+        self, intent: Intent, *, cancellation: Cancellation, received_at: float, is_old: bool = False
+    ) -> Reply | None:
         """Answer one request; None where it waits for a person's yes: `conclude` will give its reply.
 
         Args:
             intent: the request.
             cancellation: ends the turn early; the reply then says as much as there was.
             received_at: when the request came in, on the monotonic clock.
+            is_old: it waited elsewhere before that, nobody knows for how long: nothing is moved for it.
 
         Raises:
             ContractError: the request names an unknown persona, or came too late.
         """
         with working_for(intent.device_id, intent.id):
-            return await self._handle(intent, cancellation, received_at)
+            return await self._handle(intent, cancellation, received_at, is_old=is_old)
 
-    async def _handle(self, intent: Intent, cancellation: Cancellation, received_at: float) -> Reply | None:
+    async def _handle(
+        self, intent: Intent, cancellation: Cancellation, received_at: float, *, is_old: bool
+    ) -> Reply | None:
         loop = asyncio.get_running_loop()
         patience = loop.call_later(self._timeout_s, cancellation.cancel, "deadline")
-        context = self._context(intent, cancellation, received_at, unhurried=patience.cancel)
+        context = self._context(intent, cancellation, received_at, is_old=is_old, unhurried=patience.cancel)
         expiry: asyncio.TimerHandle | None = None
         try:
             if intent.expires_in_ms is not None:
@@ -172,6 +177,7 @@ class Orchestrator:
         cancellation: Cancellation,
         received_at: float,
         *,
+        is_old: bool = False,
         unhurried: Callable[[], None] = lambda: None,
     ) -> TurnContext:
         return TurnContext(
@@ -195,6 +201,8 @@ class Orchestrator:
             stop=lambda device_id: self._stops.stop_for(intent.device_id, intent.id, device_id),
             already_stopped=self._stops.told(intent.device_id, intent.id),
             stopped=lambda device_id: self._stops.stopped_since(device_id, received_at),
+            just_stopped=lambda device_id: self._stops.stopped_just_before(device_id, received_at),
+            is_old=is_old,
             unhurried=unhurried,
         )
 

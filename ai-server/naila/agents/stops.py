@@ -9,6 +9,8 @@ from typing import Final
 from naila.ports import Clock, Fleet
 
 MAX_REMEMBERED: Final = 4096
+# A stop overtakes what was said before it: on its own connection, past whatever waits at the broker.
+HOLD_S: Final = 0.5
 
 
 class Stops:
@@ -50,7 +52,14 @@ class Stops:
 
     def stopped_since(self, device_id: str, received_at: float) -> bool:
         """Whether a device was stopped since a moment of the monotonic clock."""
-        return max(self._at.get(device_id, self._all_at), self._all_at) >= received_at
+        return self._stopped_at(device_id) >= received_at
+
+    def stopped_just_before(self, device_id: str, received_at: float) -> bool:
+        """Whether a device was stopped so shortly before a moment that what came then may be older than the stop."""
+        return received_at - HOLD_S < self._stopped_at(device_id) < received_at
+
+    def _stopped_at(self, device_id: str) -> float:
+        return max(self._at.get(device_id, self._all_at), self._all_at)
 
     def _remember(self, device_id: str | None, request: tuple[str, str], sent: tuple[str, ...]) -> None:
         self._told[request] = sent

@@ -53,10 +53,13 @@ class StateWording(_Strict):
         capabilities: questions about all that somebody can do.
         capability_words: of which other such questions are made.
         presence: words for being there.
+        those: of whom it is asked who is there.
+        presence_words: of which such questions are made.
         presence_questions: questions about who is there.
         places: questions about where somebody is.
         activity: questions about what somebody is doing.
         doing: words of being at work.
+        degrees: adjectives of any quantity.
         positions: telemetry that says where somebody is.
     """
 
@@ -67,10 +70,13 @@ class StateWording(_Strict):
     capabilities: tuple[str, ...]
     capability_words: frozenset[str]
     presence: tuple[str, ...]
+    those: frozenset[str]
+    presence_words: frozenset[str]
     presence_questions: tuple[str, ...]
     places: tuple[str, ...]
     activity: tuple[str, ...]
     doing: tuple[str, ...]
+    degrees: frozenset[str]
     positions: frozenset[str]
 
 
@@ -111,6 +117,7 @@ class Lexicon(_Strict):
     where: tuple[str, ...]
     modals: tuple[str, ...]
     corrections: tuple[str, ...]
+    continuations: tuple[str, ...]
     questions: tuple[str, ...]
     negations: tuple[str, ...]
     subordinators: tuple[str, ...]
@@ -126,6 +133,7 @@ class Lexicon(_Strict):
     senses: dict[str, tuple[str, ...]]
     loosely: dict[str, tuple[str, ...]]
     nearby: dict[str, tuple[str, ...]]
+    opposites: dict[str, str]
     kinds: dict[str, tuple[str, ...]]
     units: dict[str, tuple[str, ...]]
     suffixes: dict[str, str]
@@ -137,6 +145,7 @@ class Lexicon(_Strict):
     vague: dict[str, float]
     customary: dict[str, float]
     extremes: dict[str, Share]
+    factors: dict[str, float]
     half_turns: tuple[str, ...]
     whole_turns: tuple[str, ...]
     relative: dict[str, tuple[str | None, Sign]]

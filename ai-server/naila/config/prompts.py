@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from naila.events import JsonValue
+from naila.fleet import is_name
 from naila.ports import Fact
 
 READINGS_MAX_CHARS: Final = 300
@@ -54,10 +55,13 @@ def listed(value: str) -> str:
 
 
 def readings_sentence(context: Mapping[str, JsonValue]) -> str | None:
-    """Return the readings of the moment on one line, as many as there is room for."""
+    """Return the readings of the moment on one line, as many as there is room for; no sentences: they are none."""
     shown: list[str] = []
     room = READINGS_MAX_CHARS
     for key, value in context.items():
+        text = value if isinstance(value, str) else ""
+        if not (is_name(key) and is_name(text)):
+            continue
         reading = f"{one_line(key, 64)}={one_line(json.dumps(value, ensure_ascii=False), READING_MAX_CHARS)}"
         room -= len(reading) + 2
         if room < 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from naila.devices.plain_json import named
 from naila.devices.schema_words import either, value_words
 from naila.devices.watch import Watch
 from naila.fleet import DeviceProfile
@@ -16,7 +17,8 @@ def who(device_id: str, profile: DeviceProfile | None) -> str:
     """Return what people call a device: `Rover (kitchen)`."""
     if profile is None:
         return device_id
-    return f"{profile.name} ({profile.room})" if profile.room else profile.name
+    name = named(profile.name)
+    return f"{name} ({named(profile.room)})" if profile.room else name
 
 
 def fields_words(fields: Sequence[str]) -> str:
@@ -63,7 +65,7 @@ def sayings(
     """Return what is filled into the text of `say`."""
     is_age = watch.code == "telemetry_stale"
     return {
-        "name": profile.name if profile is not None else device_id,
+        "name": named(profile.name) if profile is not None else device_id,
         "field": fields_words(silent or [watch.field]),
         "value": f"{value:.0f} s" if is_age else figure(value, watch.field, profile),
         "limit": f"{watch.limit or 0:g} s" if is_age else figure(watch.limit or 0.0, watch.field, profile),

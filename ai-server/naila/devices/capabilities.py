@@ -25,6 +25,8 @@ MAX_ENUM: Final = 64
 MAX_NAME_CHARS: Final = 64
 MAX_DESCRIPTION_CHARS: Final = 500
 MAX_EXAMPLE_CHARS: Final = 200
+# Reading a device's examples takes time, and meanwhile nothing else is done.
+MAX_ALL_EXAMPLES_CHARS: Final = 16_000
 MAX_UNIT_CHARS: Final = 32
 MAX_VALUE_CHARS: Final = 256
 MIN_TTL_MS: Final = 100
@@ -102,6 +104,9 @@ def _actions(document: Document, parameters: Mapping[str, ParameterSpec], path: 
         if action.name in actions:
             raise _wrong(f"{path}[{index}].name", f"is {action.name}, which an earlier action has already")
         actions[action.name] = action
+    said = sum(len(example) for action in actions.values() for example in action.examples)
+    if said > MAX_ALL_EXAMPLES_CHARS:
+        raise _wrong(path, f"have {said} characters of examples in all, the limit is {MAX_ALL_EXAMPLES_CHARS}")
     writable = {name: spec for name, spec in parameters.items() if spec.writable}
     if writable:
         if SET_PARAMETER in actions:

@@ -67,8 +67,10 @@ class Confirmations:
             StorageError: the disk failed.
         """
         mine = len(self.of(proposal.speaker))
-        if mine >= MAX_PER_SPEAKER or len(self._waiting) >= MAX_PENDING:
+        if mine >= MAX_PER_SPEAKER:
             raise ContractError("busy", f"{proposal.name}: {mine} actions wait for an answer here: answer those first")
+        if len(self._waiting) >= MAX_PENDING:
+            raise ContractError("busy", f"{proposal.name}: {MAX_PENDING} actions wait for an answer: try again later")
         pending = Pending(
             id=pending_id,
             proposal=replace(proposal, expires_at_monotonic=None),

@@ -186,10 +186,7 @@ class Dispatcher(Fleet):
             assert profile is not None  # noqa: S101 - no decision but a refusal without one
             return await self._ask(proposal, profile)
         running = self._reserve(proposal, decision, request, now)
-        not_sent = await self._send(running, request, later, cancellation)
-        if not_sent is not None:
-            return not_sent
-        return await self._wait(running, cancellation, running.until - self._clock.monotonic())
+        return await self._send(running, request, later, cancellation)
 
     def pending(self, speaker: str) -> tuple[Pending, ...]:
         """Return what waits for a person at this device, oldest first."""
@@ -264,8 +261,8 @@ class Dispatcher(Fleet):
 
     async def _send(
         self, running: Running, request: Request, later: tuple[Proposal, ...], cancellation: Cancellation | None
-    ) -> Outcome | None:
-        """Journal an action that has its place, then publish it. Where it was not: return why.
+    ) -> Outcome:
+        """Journal an action that has its place, then publish it, and wait for what becomes of it.
 
         A stop, a loss of its device, or the end of its time that came while the disk was waited for wins.
         """
@@ -284,7 +281,7 @@ class Dispatcher(Fleet):
         if problem is None and not self._is_overtaken(running, cancellation):
             self._trail.record("sent", running.proposal, running.action.id)
             self._publisher.publish(running.action)
-            return None
+            return await self._wait(running, cancellation, running.until - self._clock.monotonic())
         self._roll.give_up(running)
         outcome = self._not_sent(running, problem, cancellation)
         if problem is None:
@@ -295,9 +292,7 @@ class Dispatcher(Fleet):
         is_cancelled = cancellation is not None and cancellation.cause is not None
         return running.ending.done() or is_cancelled or self._clock.monotonic() >= running.until
 
-    def _not_sent(
-        self, running: Running, problem: StorageError | None, cancellation: Cancellation | None
-    ) -> Outcome:
+    def _not_sent(self, running: Running, problem: StorageError | None, cancellation: Cancellation | None) -> Outcome:
         """Say why an action that was cleared did not go out."""
         proposal, name = running.proposal, running.action.name
         ending = running.ending.result() if running.ending.done() else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from naila.config.permissions import Effect
-from naila.devices.plain_json import canonical, is_id, parsed, shown
+from naila.devices.plain_json import canonical, is_id, named, parsed, shown
 from naila.devices.schema import violations
 from naila.devices.schema_words import value_words
 from naila.errors import ErrorCode
@@ -21,6 +21,7 @@ from naila.fleet import SET_PARAMETER, STOP, ActionSpec, DeviceProfile, Pending,
 
 MAX_RUNNING: Final = 32
 MAX_ARGUMENT_BYTES: Final = 16 * 1024
+_MAX_ASKED_CHARS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,15 +234,24 @@ def _text(arguments: Mapping[str, JsonValue]) -> str | None:
 
 
 def _called(profile: DeviceProfile) -> str:
-    return shown(profile.name, 64) or profile.device_id
+    return named(profile.name) or profile.device_id
 
 
 def question_of(proposal: Proposal, profile: DeviceProfile) -> str:
     """Return what a person is asked before something is done: exactly what it would be."""
     arguments = dict(proposal.arguments)
     if proposal.name == SET_PARAMETER:
-        what, value = shown(arguments.get("name"), 64), value_words(arguments.get("value"))
+        what, value = named(arguments.get("name")), _whole(arguments.get("value"))
         return f"Should {_called(profile)} really set {what} to {value}?"
-    listed = ", ".join(f"{shown(name, 64)} {value_words(value)}" for name, value in arguments.items())
+    listed = ", ".join(f"{named(name)} {_whole(value)}" for name, value in arguments.items())
     what = proposal.name.replace("_", " ") + (f" ({listed})" if listed else "")
     return f"Should {_called(profile)} really do this: {what}?"
+
+
+def _whole(value: JsonValue) -> str:
+    """Return a value for somebody who is to approve it: what does not fit is at least counted."""
+    if isinstance(value, bool | int | float) or value is None:
+        return value_words(value)
+    text = value if isinstance(value, str) else canonical(value, "arguments", max_bytes=MAX_ARGUMENT_BYTES)
+    left = len(text) - _MAX_ASKED_CHARS
+    return f"{named(text, _MAX_ASKED_CHARS)}{f' and {left} more characters' if left > 0 else ''}"

@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 from naila.events import JsonValue
+from naila.fleet import is_name
 
 _MAX_DEPTH: Final = 16
 _MAX_NODES: Final = 2_000
@@ -18,6 +19,8 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UNSHOWN = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\U000e0000-\U000e007f]+"
 )
+
+_INNER_QUOTES = {0x201C: 0x27, 0x201D: 0x27}
 
 
 def is_id(value: object) -> bool:
@@ -47,6 +50,12 @@ def shown(text: object, length: int = 120) -> str:
     """Return somebody else's words as one line without tricks, at most `length` characters."""
     words = " ".join(_UNSHOWN.sub(" ", str(text)[: 4 * length]).split())
     return words if len(words) <= length else f"{words[: length - 1]}…"
+
+
+def named(text: object, length: int = 64) -> str:
+    """Return what somebody else calls a thing: bare where it is a name, quoted where it tells something."""
+    words = shown(text, length)
+    return words if is_name(words) else f"\u201c{words.translate(_INNER_QUOTES)}\u201d"
 
 
 def _check(value: object, path: str, max_bytes: int) -> None:

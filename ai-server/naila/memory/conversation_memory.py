@@ -15,7 +15,7 @@ from typing import Any, Final
 from naila.events import Reply
 from naila.memory.database import Database
 from naila.memory.overview import DeviceMemory, Forgotten, PersonalFact, RememberedDevice
-from naila.memory.stored_reply import dump_reply, load_reply
+from naila.memory.stored_reply import dump_reply, keep_reply, load_reply
 from naila.ports import Fact, Recollection, Turn
 
 _log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ class SqliteConversationMemory:
         max_turns: most turns of a conversation that `recall` returns.
         max_replies: replies kept for each device, for requests that are repeated.
         max_reply_age: a reply older than this is not kept, and its request's id is free again.
+        max_turn_age: how long turns are kept.
+        on_answered: told by device and id of each request whose reply was kept.
         now: the time.
     """
 
@@ -42,12 +44,16 @@ class SqliteConversationMemory:
         *,
         max_replies: int = 1000,
         max_reply_age: timedelta = timedelta(days=7),
+        max_turn_age: timedelta = timedelta(days=90),
+        on_answered: Callable[[str, str], None] = lambda _device_id, _request_id: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database: Final = database
         self._max_turns: Final = max_turns
         self._max_replies: Final = max_replies
         self._max_reply_age: Final = max_reply_age
+        self._max_turn_age: Final = max_turn_age
+        self._on_answered: Final = on_answered
         self._now: Final = now
 
     async def recall(self, device_id: str, conversation_id: str, user_id: str | None) -> Recollection:
@@ -87,13 +93,7 @@ class SqliteConversationMemory:
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM replies WHERE answered_at < ?", (self._oldest(now),))
-            kept = connection.execute(
-                "INSERT INTO replies (device_id, conversation_id, request_id, reply, answered_at) "
-                "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (device, conversation, request, document, now.timestamp()),
-            )
-            connection.execute("DELETE FROM begun_requests WHERE device_id = ? AND request_id = ?", (device, request))
-            if not kept.rowcount:
+            if not keep_reply(connection, (device, conversation, request), document, now.timestamp()):
                 return
             connection.execute(
                 "DELETE FROM replies WHERE device_id = ?1 AND id <= "
@@ -109,6 +109,7 @@ class SqliteConversationMemory:
                 _keep(connection, device, user, fact)
 
         await self._database.run(work)
+        self._on_answered(reply.device_id, reply.id)
 
     async def answered(self, device_id: str, request_id: str) -> Reply | None:
         """Return the reply that this request was given before, if it was and is still kept.
@@ -131,25 +132,6 @@ class SqliteConversationMemory:
             # Answering once more is better than never answering this request again.
             _log.warning("the stored reply to %s of %s cannot be read: %s", request_id, device_id, exc)
             return None
-
-    async def begin(self, device_id: str, request_id: str) -> bool:
-        """Note that a request is about to move something; false where that was noted before and never answered.
-
-        Raises:
-            StorageError: the database cannot be written.
-        """
-        now = self._now()
-        key = (_storable(device_id), _storable(request_id), now.timestamp())
-
-        def work(connection: sqlite3.Connection) -> bool:
-            connection.execute("DELETE FROM begun_requests WHERE begun_at < ?", (self._oldest(now),))
-            noted = connection.execute(
-                "INSERT INTO begun_requests (device_id, request_id, begun_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                key,
-            )
-            return bool(noted.rowcount)
-
-        return await self._database.run(work)
 
     async def devices(self) -> tuple[RememberedDevice, ...]:
         """List the devices of which anything is remembered, by name.
@@ -218,7 +200,9 @@ class SqliteConversationMemory:
             chosen = "WHERE device_id = ?1 AND (?2 IS NULL OR conversation_id = ?2)"
             key = (device, conversation)
             connection.execute("INSERT INTO forgotten (session) VALUES (?)", (f"{device}/{conversation or ''}",))
-            connection.execute("DELETE FROM begun_requests WHERE device_id = ?1 AND ?2 IS NULL", key)
+            connection.execute("DELETE FROM journal WHERE device_id = ?1 AND ?2 IS NULL", key)
+            # What waits is forgotten with the device; of a conversation it is still to be answered.
+            connection.execute("DELETE FROM inbox WHERE device_id = ?1 AND ?2 IS NULL", key)
             return Forgotten(
                 turns=connection.execute(f"DELETE FROM turns {chosen}", key).rowcount,  # noqa: S608 - a constant
                 replies=connection.execute(f"DELETE FROM replies {chosen}", key).rowcount,  # noqa: S608 - a constant
@@ -228,6 +212,17 @@ class SqliteConversationMemory:
         forgotten = await self._database.run(work)
         await self._database.purge()
         return forgotten
+
+    async def prune(self) -> int:
+        """Forget turns that are older than they are kept, and return how many that were.
+
+        Raises:
+            StorageError: the database cannot be written.
+        """
+        oldest = (self._now() - self._max_turn_age).astimezone(UTC).isoformat()
+        return await self._database.run(
+            lambda connection: connection.execute("DELETE FROM turns WHERE said_at < ?", (oldest,)).rowcount
+        )
 
     async def forgotten(self) -> tuple[tuple[int, str], ...]:
         """Return what was forgotten and may have left traces elsewhere: number and session.

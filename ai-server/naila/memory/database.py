@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +21,7 @@ from typing import Final, Literal, Self, TypeVar
 
 from naila.errors import StorageError
 from naila.memory.migrations import MIGRATIONS, Migration, migrate
+from naila.memory.shared_commit import SharedCommit
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Database:
         self._steps: Final = tuple(steps)
         self._now: Final = now
         self._thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="naila-database")
+        self._shared: Final = SharedCommit(self._durably, self._thread, explain=self._explained)
         self._connection: sqlite3.Connection | None = None
 
     async def __aenter__(self) -> Self:
@@ -103,14 +105,31 @@ class Database:
             work: what to do.
             durable: on return it survives a power cut too, whatever `synchronous` says.
 
+        Durable transactions that come while another is being committed share the next commit, and so its wait for the
+        disk; one that raises undoes itself only.
+
         A caller that is cancelled does not learn which of the two happened: write so that a repeat does no harm.
 
         Raises:
             StorageError: SQLite refused; the message names the file and the fix.
         """
-        return await self._watched(
-            partial(self._durably if durable else self._transaction, "BEGIN IMMEDIATE", work), writes=True
-        )
+        if durable:
+            return await self._watched(self._shared.run(work), writes=True)
+        return await self._watched(self._hop(partial(self._transaction, "BEGIN IMMEDIATE", work)), writes=True)
+
+    def post(self, work: Work[object]) -> None:
+        """Run `work` in a writing transaction, soon, in order with all others. Never waits; a failure is logged."""
+
+        def attempt() -> None:
+            try:
+                self._transaction("BEGIN IMMEDIATE", work)
+            except StorageError:
+                _log.exception("what was to be written is lost")
+
+        try:
+            self._thread.submit(attempt)
+        except RuntimeError:
+            _log.warning("%s: the database is closed", self.path)
 
     async def read(self, work: Work[T]) -> T:
         """Run `work` in a transaction that sees one state of the database and waits for nobody.
@@ -118,7 +137,7 @@ class Database:
         Raises:
             StorageError: SQLite refused; the message names the file and the fix.
         """
-        return await self._watched(partial(self._transaction, "BEGIN", work), writes=False)
+        return await self._watched(self._hop(partial(self._transaction, "BEGIN", work)), writes=False)
 
     async def purge(self) -> None:
         """Make sure that no byte of what was deleted is left in the file.
@@ -128,10 +147,10 @@ class Database:
         """
         await self._hop(self._purge)
 
-    async def _watched(self, call: Callable[[], T], *, writes: bool) -> T:
-        """Hop, and take note of whether that worked. A full disk can still be read: that heals no writing."""
+    async def _watched(self, result_of: Awaitable[T], *, writes: bool) -> T:
+        """Take note of whether something worked. A full disk can still be read: that heals no writing."""
         try:
-            result = await self._hop(call)
+            result = await result_of
         except StorageError as exc:
             was_well, self.error = self.error is None, exc
             self._error_of_writing = self._error_of_writing or writes
@@ -256,11 +275,11 @@ class Database:
             raise self._explained(exc) from exc
         return result
 
-    def _durably(self, begin: str, work: Work[T]) -> T:
+    def _durably(self, work: Work[T]) -> T:
         connection = self._opened()
         connection.execute("PRAGMA synchronous = FULL")
         try:
-            return self._transaction(begin, work)
+            return self._transaction("BEGIN IMMEDIATE", work)
         finally:
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
 

@@ -150,7 +150,7 @@ class SqliteDeviceStore:
             StorageError: the database cannot be written, or the action has no JSON.
         """
         # A moment on the monotonic clock means nothing to the next process: `expires_at` counts.
-        names = [field.name for field in fields(Proposal) if field.name != "expires_at_monotonic"]
+        names = [field.name for field in fields(Proposal) if field.name not in {"expires_at_monotonic", "later"}]
         proposal = {name: getattr(pending.proposal, name) for name in names}
         text = _dump({"proposal": proposal, "question": pending.question, "expires_at": pending.expires_at})
         oldest = (self._now() - SETTLED_KEPT).astimezone(UTC).isoformat()

@@ -109,7 +109,44 @@ def begun_requests(connection: sqlite3.Connection) -> None:
     """)
 
 
-MIGRATIONS: tuple[Migration, ...] = (conversations, forgotten, devices, pending_actions, begun_requests)
+def inbox(connection: sqlite3.Connection) -> None:
+    """Requests that are not done, the actions of those that are not answered, and what an operator wants of them."""
+    connection.execute("""
+        CREATE TABLE inbox (
+            number INTEGER PRIMARY KEY,
+            device_id TEXT NOT NULL,
+            request_id TEXT NOT NULL,
+            request TEXT NOT NULL,
+            received_at REAL NOT NULL,
+            is_old INTEGER NOT NULL
+        ) STRICT
+    """)
+    connection.execute("CREATE UNIQUE INDEX inbox_by_request ON inbox (device_id, request_id)")
+    connection.execute("""
+        CREATE TABLE journal (
+            number INTEGER PRIMARY KEY,
+            device_id TEXT NOT NULL,
+            request_id TEXT NOT NULL,
+            action_id TEXT NOT NULL UNIQUE,
+            proposal TEXT NOT NULL,
+            sent_at REAL NOT NULL,
+            outcome TEXT
+        ) STRICT
+    """)
+    connection.execute("CREATE INDEX journal_by_request ON journal (device_id, request_id, number)")
+    connection.execute("""
+        CREATE TABLE inbox_orders (
+            number INTEGER PRIMARY KEY,
+            device_id TEXT NOT NULL,
+            request_id TEXT NOT NULL,
+            wanted TEXT NOT NULL
+        ) STRICT
+    """)
+    connection.execute("CREATE INDEX turns_by_age ON turns (said_at)")
+    connection.execute("DROP TABLE begun_requests")
+
+
+MIGRATIONS: tuple[Migration, ...] = (conversations, forgotten, devices, pending_actions, begun_requests, inbox)
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[Migration] = MIGRATIONS) -> None:

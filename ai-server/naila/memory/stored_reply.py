@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
@@ -24,6 +25,24 @@ def load_reply(document: str) -> Reply:
     values["usage"] = _build(Usage, values.get("usage", {}))
     values["timing"] = _build(Timing, values.get("timing", {}))
     return _build(Reply, values)
+
+
+def keep_reply(connection: sqlite3.Connection, key: tuple[str, str, str], document: str, answered_at: float) -> bool:
+    """Keep what a request was answered, and forget its actions; false where it was answered before, which stands.
+
+    Args:
+        connection: in a transaction.
+        key: device, conversation, request.
+        document: the reply.
+        answered_at: when, in seconds since 1970.
+    """
+    kept = connection.execute(
+        "INSERT INTO replies (device_id, conversation_id, request_id, reply, answered_at) "
+        "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (*key, document, answered_at),
+    )
+    connection.execute("DELETE FROM journal WHERE device_id = ? AND request_id = ?", (key[0], key[2]))
+    return bool(kept.rowcount)
 
 
 def _plain(value: object) -> object:

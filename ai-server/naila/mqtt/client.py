@@ -83,6 +83,7 @@ class MqttClient:
         closed_by_broker: of this connection: it was lost because the broker closed it in good order; neither was it
             reset nor did it fall silent.
         receive_maximum: of this connection: unacknowledged messages that the broker takes.
+        is_resumed: of this connection: whether the broker kept our session, and what came for it meanwhile.
     """
 
     def __init__(self, address: BrokerAddress, version: Version, listener: Listener) -> None:
@@ -91,6 +92,7 @@ class MqttClient:
         self.lost: asyncio.Future[Reason]
         self.closed_by_broker = False
         self.receive_maximum = 65_535
+        self.is_resumed = False
         self._address = address
         self._listener = listener
         self._fd: int | None = None
@@ -246,8 +248,9 @@ class MqttClient:
         loop.remove_writer(fd)
 
     def _on_connect(
-        self, _client: Client, _data: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
+        self, _client: Client, _data: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
+        self.is_resumed = bool(flags.session_present)
         self.receive_maximum = getattr(properties, "ReceiveMaximum", 65_535)
         if not self.accepted.done():
             self.accepted.set_result(_reason(reason))

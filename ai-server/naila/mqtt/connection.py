@@ -45,6 +45,8 @@ class Connection:
         on_message: called for each message; must not raise. The receipt is to be given to `ack` when it is dealt with.
         subscriptions: what to hear, on every connection.
         birth: what to publish at the start of every connection.
+        on_end: told of each message with a note, and whether the broker took it (or refused it, for good), when it is
+            acknowledged, or given up for want of room.
         rng: source of the jitter between attempts.
         monotonic: seconds that never jump.
 
@@ -59,6 +61,7 @@ class Connection:
         on_message: Callable[[Publication, Receipt], None],
         subscriptions: Sequence[Subscription | str] = (),
         birth: Callable[[], Sequence[Publication]] = tuple,
+        on_end: Callable[[object, bool], None] = lambda _note, _is_delivered: None,
         rng: random.Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,6 +70,7 @@ class Connection:
         self._deliver = on_message
         self._subscriptions = _subscriptions(subscriptions)
         self._birth = birth
+        self._on_end = on_end
         self._monotonic = monotonic
         self._backoff = Backoff(rng or random.Random())  # noqa: S311 - jitter, not cryptography
         self._rivalry = Rivalry()
@@ -88,6 +92,16 @@ class Connection:
             connected.cancel()
 
     @property
+    def number(self) -> int:
+        """Which connection this is, as its receipts say."""
+        return self._number
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the broker kept our session when it accepted this connection."""
+        return self._client.is_resumed
+
+    @property
     def waiting(self) -> int:
         """How many messages wait to be sent."""
         return self._queue.waiting
@@ -101,6 +115,7 @@ class Connection:
         if message.qos:
             if dropped := self._queue.put(message, urgent=urgent):
                 log.error("too many messages wait for the broker: the oldest, to %s, was dropped", dropped.topic)
+                self._tell_end(dropped, is_delivered=False)
         elif self.state.connected and self._queue.may_write_unacknowledged():
             self._hand_over(message)
         self._pump()
@@ -281,6 +296,8 @@ class Connection:
             self._complain(f"a message to {message.topic if message else 'a topic'}", reason)
         else:
             self.state.published += 1
+        if message is not None:
+            self._tell_end(message, is_delivered=True)
         self._pump()
 
     def on_subscribed(self, mid: int, reasons: Sequence[Reason]) -> None:
@@ -290,6 +307,10 @@ class Connection:
                 self._complain(f"the subscription to {name}", reason)
         if not self._unanswered:
             self._subscribed.set()
+
+    def _tell_end(self, message: Publication, *, is_delivered: bool) -> None:
+        if message.note is not None:
+            self._on_end(message.note, is_delivered)
 
     def _complain(self, what: str, reason: Reason) -> None:
         self.state.error = f"{self._address} refused {what} ({reason.text}): allow it in the broker's access rules"

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from naila.config.settings import Settings
 from naila.errors import ContractError
@@ -27,6 +28,7 @@ MAX_INTAKE = 1024
 MAX_INTAKE_PER_DEVICE = 128
 INTAKE_SLICE_S = 0.002
 MANY_WAITING_TO_BE_SENT = 500
+ECHO_TIMEOUT_S = 10.0
 SUBSCRIBE_TIMEOUT_S = 5.0
 
 
@@ -39,6 +41,7 @@ class _Taken:
     sender: str | None
     event: Inbound | None = None
     arrived_at: float = 0.0
+    is_old: bool = False
 
 
 def _stop_unheard(stop: EmergencyStop, request_id: str) -> None:
@@ -75,16 +78,23 @@ class LinkStatus:
 class MqttLink:
     """The brain's side of the contract; a `naila.ports.Publisher`.
 
-    A message is acknowledged after `accept` has returned, one after the other, in the order in which they came. Of
-    QoS 1 messages the broker holds at most the receive maximum (256) unacknowledged at us; whatever comes beyond
-    `MAX_INTAKE` waiting messages, `MAX_INTAKE_PER_DEVICE` of one device (QoS 0, or a broker of 3.1.1 without a limit),
-    is refused with `busy`. Reading and decoding take turns with everything else in the loop, some milliseconds each.
+    A message is acknowledged when what `accept` returned is over (at once where that is None), in the order in which
+    they came; meanwhile others are taken in. One whose future is cancelled is never acknowledged: the broker brings it
+    to the next session. Of QoS 1 messages the broker holds at most the receive maximum (256) unacknowledged at us;
+    whatever comes beyond `MAX_INTAKE` waiting messages, `MAX_INTAKE_PER_DEVICE` of one device (QoS 0, or a broker of
+    3.1.1 without a limit), is refused with `busy`. Reading and decoding take turns with everything else in the loop,
+    some milliseconds each.
 
     **An emergency stop waits for none of this.** Stops come, and the `stop` actions that they become go, on a
     connection of their own: no window, queue or buffer that another message can fill is before them, here or in the
     broker. `on_stop` is called as soon as one is read; so it is for an intent, also a partial one, that is only a stop
     word, before that intent goes the way of all intents. What waits to be sent to a device's action topic is withdrawn
     when a stop is sent there.
+
+    **What the broker kept for us may be old**, and nobody can see how old. So after a session is resumed, `is_old` is
+    true until an echo has come back that was sent when the connection was accepted: the broker queued it behind all
+    that it had kept. Where it does not come (its topic is not allowed, or the broker's queue was full), so is what
+    comes within `ECHO_TIMEOUT_S`.
 
     The session outlives the connection. So devices are heard from the first connection on, before `start_intake`,
     if the brain ran before; `accept` must be ready for that.
@@ -93,10 +103,12 @@ class MqttLink:
         settings: which broker, and how.
         codec: the wire forms.
         topics: the topics of this installation.
-        accept: takes an event in for good. May refuse with a `ContractError`, which the device is told.
+        accept: takes an event in, and returns what must be over before it is acknowledged, if anything. May refuse
+            with a `ContractError`, which the device is told.
         birth: the brain's status, published on each connection.
         on_stop: called with each emergency stop and a request id for it, in the loop's thread; must not wait. The
             stop is repeated whenever its message is.
+        on_end: told of each reply and error whether the broker has it now, or it was given up for want of room.
         is_stop: whether what somebody said is only a stop word; microseconds, whatever the text.
         intake: subscribe from the start; else `start_intake` does.
         rng: source of the jitter between attempts to connect.
@@ -112,9 +124,10 @@ class MqttLink:
         codec: Codec,
         topics: Topics,
         *,
-        accept: Callable[[Inbound], Awaitable[None]],
+        accept: Callable[[Inbound], Awaitable[asyncio.Future[Any] | None]],
         birth: Callable[[], BrainStatus],
         on_stop: Callable[[EmergencyStop, str], None] = _stop_unheard,
+        on_end: Callable[[Reply | ErrorNotice, bool], None] = lambda _event, _is_delivered: None,
         is_stop: Callable[[str], bool] = lambda _: False,
         intake: bool = True,
         rng: random.Random | None = None,
@@ -131,13 +144,21 @@ class MqttLink:
         self._waiting: Counter[str | None] = Counter()
         self._accepting_since: float | None = None
         self._arrived_at = 0.0
+        self._is_old = False
+        self._unacknowledged: deque[tuple[Receipt, asyncio.Future[Any] | None]] = deque()
+        self._room = asyncio.Event()
+        self._on_end = on_end
+        self._awaited_echo: bytes | None = None
+        self._echo_until = 0.0
+        self._echo_of = 0
         self._refused = 0
         will = codec.encode(BrainStatus(status="offline"))
         self._connection = Connection(
             BrokerAddress.from_settings(settings, will=will),
             on_message=self._on_message,
-            subscriptions=topics.intake() if intake else (),
-            birth=lambda: (codec.encode(birth()),),
+            subscriptions=(*topics.intake(), topics.echo) if intake else (topics.echo,),
+            birth=lambda: (*self._echo(), codec.encode(birth())),
+            on_end=self._told_end,
             rng=rng,
             monotonic=monotonic,
         )
@@ -172,6 +193,11 @@ class MqttLink:
     def arrived_at(self) -> float:
         """When the event that is being accepted came, on the monotonic clock: a stop may have overtaken it since."""
         return self._arrived_at
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the event that is being accepted waited at the broker, nobody knows for how long."""
+        return self._is_old
 
     async def run(self) -> None:
         """Keep the link up until `stop`, or until cancelled: then the broker publishes the will."""
@@ -214,10 +240,14 @@ class MqttLink:
             return
         if isinstance(event, Action) and event.name == STOP:
             self._publish_urgently(message)
-        else:
-            self._connection.publish(message)
+            return
+        messages = [message]
         if to is not None and to.response_topic and isinstance(event, Reply | StreamItem | ErrorNotice):
-            self._connection.publish(replace(message, topic=to.response_topic, correlation_data=to.correlation_data))
+            messages.append(replace(message, topic=to.response_topic, correlation_data=to.correlation_data))
+        if isinstance(event, Reply | ErrorNotice):
+            messages[-1] = replace(messages[-1], note=event)  # acknowledged in order: the last stands for both
+        for each in messages:
+            self._connection.publish(each)
 
     def _publish_urgently(self, message: Publication) -> None:
         """Send a stop on the connection that nothing else uses, or on the other one, if only that is there."""
@@ -237,8 +267,38 @@ class MqttLink:
                 self._stop(event, self._codec.make_id())
         self._stops.ack(receipt)
 
+    def _echo(self) -> tuple[Publication, ...]:
+        """Return what is to come back behind all that the broker kept, where it kept anything."""
+        self._awaited_echo = None
+        self._echo_of = self._connection.number
+        if not self._connection.is_resumed:
+            return ()
+        self._awaited_echo = self._codec.make_id().encode()
+        self._echo_until = self._monotonic() + ECHO_TIMEOUT_S
+        return (Publication(topic=self._topics.echo, payload=self._awaited_echo, qos=1),)
+
+    def _may_be_old(self, connection: int) -> bool:
+        if connection != self._echo_of:
+            return self._connection.is_resumed  # read in one go with the broker's acceptance
+        if self._awaited_echo is not None and self._monotonic() >= self._echo_until:
+            self._awaited_echo = None
+            log.warning("the broker did not echo on %s: is the brain allowed to read and write it?", self._topics.echo)
+        return self._awaited_echo is not None
+
+    def _told_end(self, note: object, is_delivered: bool) -> None:
+        if isinstance(note, Reply | ErrorNotice):
+            self._on_end(note, is_delivered)
+
     def _on_message(self, message: Publication, receipt: Receipt) -> None:
-        taken = _Taken(message, receipt, self._sender(message), self._spoken_stop(message), self._monotonic())
+        if message.topic == self._topics.echo:
+            if message.payload == self._awaited_echo:
+                self._awaited_echo = None
+            self._connection.ack(receipt)
+            return
+        stop = self._spoken_stop(message)
+        taken = _Taken(
+            message, receipt, self._sender(message), stop, self._monotonic(), self._may_be_old(receipt.connection)
+        )
         if self._intake.full() or self._waiting[taken.sender] >= MAX_INTAKE_PER_DEVICE:
             self._refuse_for_want_of_room(taken)
             self._connection.ack(receipt)
@@ -274,10 +334,10 @@ class MqttLink:
         while True:
             taken = await self._intake.get()
             self._accepting_since = self._monotonic()
-            self._arrived_at = taken.arrived_at
-            await self._take_in_one(taken.message, taken.event)
-            self._connection.ack(taken.receipt)
+            self._arrived_at, self._is_old = taken.arrived_at, taken.is_old
+            kept = await self._take_in_one(taken.message, taken.event)
             self._accepting_since = None
+            await self._acknowledge_after(kept, taken.receipt)
             self._waiting[taken.sender] -= 1
             if not self._waiting[taken.sender]:
                 del self._waiting[taken.sender]
@@ -285,17 +345,41 @@ class MqttLink:
                 await asyncio.sleep(0)  # a queue that is never empty would keep the loop to itself
                 until = loop.time() + INTAKE_SLICE_S
 
-    async def _take_in_one(self, message: Publication, event: Inbound | None) -> None:
+    async def _acknowledge_after(self, kept: asyncio.Future[Any] | None, receipt: Receipt) -> None:
+        """Acknowledge a message when it is kept, in its turn; wait only where too many are not acknowledged yet."""
+        if not receipt.qos:
+            return
+        self._unacknowledged.append((receipt, kept))
+        if kept is None or kept.done():
+            self._acknowledge()
+        else:
+            kept.add_done_callback(lambda _: self._acknowledge())
+        while len(self._unacknowledged) >= MAX_INTAKE:
+            self._room.clear()
+            await self._room.wait()
+
+    def _acknowledge(self) -> None:
+        while self._unacknowledged:
+            receipt, kept = self._unacknowledged[0]
+            if kept is not None and not kept.done():
+                return
+            self._unacknowledged.popleft()
+            self._room.set()
+            if kept is None or not kept.cancelled():
+                self._connection.ack(receipt)
+
+    async def _take_in_one(self, message: Publication, event: Inbound | None) -> asyncio.Future[Any] | None:
         try:
             event = event or self._codec.decode(message)
             if event is not None:
-                await self._accept(event)
+                return await self._accept(event)
         except ContractError as exc:
             self._refuse(exc, event)
         except Exception:
             # One message must not silence every device.
             log.exception("a message to %s could not be taken in", message.topic)
             self._refuse(self._internal(event, message), event)
+        return None
 
     def _internal(self, event: Inbound | None, message: Publication) -> ContractError:
         text = "the brain failed to take this in; its log says why"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,7 @@ class Publication:
         correlation_data: MQTT 5: echoed with the answer.
         content_type: MQTT 5: what the payload is.
         message_expiry: MQTT 5: seconds after which the broker forgets the message.
+        note: what it is to whoever sends it, who is told of its end by that; not on the wire.
     """
 
     topic: str
@@ -28,6 +29,7 @@ class Publication:
     correlation_data: bytes | None = None
     content_type: str | None = None
     message_expiry: int | None = None
+    note: object = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@
     {root}/devices/{device_id}/reply | reply/stream | error                    brain to device
     {root}/devices/{device_id}/action | action/pending
     {root}/ai/status | health | metrics | alerts                               the brain about itself
+    {root}/ai/echo                                                             the brain to itself
 
     {prefix}/device/{object_id}/config  {prefix}/status                        Home Assistant's discovery
 """
@@ -63,6 +64,7 @@ class Topics:
         self.health = f"{root}/ai/health"
         self.metrics = f"{root}/ai/metrics"
         self.alerts = f"{root}/ai/alerts"
+        self.echo = f"{root}/ai/echo"
         self.fleet_stop = f"{root}/fleet/stop"
         self._devices = f"{root}/devices/"
 

@@ -13,11 +13,12 @@ from naila.errors import ContractError, ErrorCode, StorageError
 from naila.events import ErrorNotice, Intent, JsonValue
 from naila.fleet import STOP, FleetView, Outcome, Pending, Proposal, ProposedBy
 from naila.orchestration.choice import choose
+from naila.orchestration.naming import device_name
 from naila.orchestration.patterns import Voice
 from naila.orchestration.state import Attended, Draft, TurnContext, TurnState, Understanding
 from naila.orchestration.telling import ask, cannot, tell
 from naila.orchestration.wanted import Wish
-from naila.orchestration.wish import Performer, carry_out, interrupted, not_approved
+from naila.orchestration.wish import Performer, carry_out, not_approved
 from naila.ports import Cancellation
 from naila.understanding.reading import (
     AskBack,
@@ -39,6 +40,7 @@ ACTION: Final = "action"
 READ_INTENTS: Final = frozenset({None, "command", "question", "capabilities", "unknown"})
 MAX_WAIT_S: Final = 60.0
 MAX_CHOICES: Final = 8
+TOO_OLD: Final = "this waited for the brain, nobody knows for how long"
 KEEPS_THE_COMMAND: Final = frozenset({"thanks", "affirm"})
 PROPOSED_BY: Final[dict[str, ProposedBy]] = {"template": "pattern", "similarity": "similarity"}
 
@@ -56,7 +58,9 @@ def read(request: Intent, view: FleetView, context: TurnContext) -> tuple[Readin
     if request.intent == STOP:
         return Stop(device_ids=(_device_of(request),)), "api"
     attended = context.attended
-    reading = context.reader.read(request.text, view, question=attended.question, about=attended.about)
+    reading = context.reader.read(
+        request.text, view, question=attended.question, about=attended.about, last=attended.steps
+    )
     if context.already_stopped and isinstance(reading, NotACommand | Doubtful):
         # The words of a stop are of more languages than commands are.
         return Stop(device_ids=context.already_stopped), None
@@ -70,7 +74,10 @@ def read(request: Intent, view: FleetView, context: TurnContext) -> tuple[Readin
 def settled(request: Intent, understanding: Understanding, reading: Reading, context: TurnContext) -> Pending | None:
     """Return the pending action that a spoken yes or no is an answer to: the one that was asked about last."""
     is_answer = isinstance(reading, Withdrawn) or (
-        isinstance(reading, NotACommand | Doubtful) and understanding.intent in {"affirm", "deny"}
+        isinstance(reading, NotACommand | Doubtful)
+        and understanding.intent in {"affirm", "deny"}
+        # "Right?" wants to be told.
+        and not request.text.rstrip().endswith("?")
     )
     if not is_answer or context.attended.question is not None:
         return None
@@ -168,9 +175,9 @@ def told(wish: Wish, view: FleetView, context: TurnContext) -> Draft:
 def after_talk(understanding: Understanding, attended: Attended) -> Attended:
     """Return what a conversation is about after something was said that was no command."""
     if understanding.clock is not None:
-        return attended
+        return replace(attended, asked=None)
     kept = attended.steps if understanding.intent in KEEPS_THE_COMMAND else ()
-    return replace(attended, question=None, steps=kept)
+    return replace(attended, question=None, steps=kept, asked=None)
 
 
 def refuse(request: Intent, code: ErrorCode, message: str, context: TurnContext) -> None:
@@ -188,8 +195,6 @@ async def _carry_out(steps: tuple[Step, ...], state: TurnState, context: TurnCon
         refuse(request, code, message, context)
         outcome = Outcome(proposal=wish.left[0], id=request.id, status="refused", code=code, message=message)
         wish = wish.with_outcome(outcome)
-    elif not await _begins(request, context):
-        wish = interrupted(wish)
     else:
         context.unhurried()
         wish = await carry_out(wish, performer(request, context, context.cancellation))
@@ -198,13 +203,14 @@ async def _carry_out(steps: tuple[Step, ...], state: TurnState, context: TurnCon
     attended = Attended(steps=() if was_stopped else steps, about=steps[-1].device_id)
     understanding = replace(state["understanding"], intent="command")
     if wish.pending is not None:
+        asked = wish.pending.id
         try:
             await context.approvals.suspend(wish)
         except StorageError:
             log.exception("turn %s of %s: its wish cannot be kept", request.id, request.device_id)
             wish = not_approved(await _withdraw(wish, context), "denied")
         else:
-            return {"attended": attended, "understanding": understanding}
+            return {"attended": replace(attended, asked=asked), "understanding": understanding}
     draft = told(wish, context.fleet.view(request.device_id), context)
     return {"draft": draft, "attended": attended, "understanding": understanding}
 
@@ -213,19 +219,14 @@ def _refused_at_once(wish: Wish, context: TurnContext) -> tuple[ErrorCode, str] 
     """Return why none of the steps may begin."""
     if len(wish.left) > context.max_actions:
         return "rate_limited", f"{len(wish.left)} steps were asked for at once, {context.max_actions} are allowed"
+    if context.is_old:
+        return "expired", f"{TOO_OLD}: say it again if it is still wanted"
+    if (stopped := next((each for each in wish.left if context.just_stopped(each.device_id)), None)) is not None:
+        return "expired", f"{stopped.device_id} was stopped at the same moment: say it again if it is still wanted"
     waited = context.started_at - context.received_at
     if waited > MAX_WAIT_S:
         return "expired", f"this was asked {waited:.0f} s ago, and a command waits no longer than {MAX_WAIT_S:.0f} s"
     return None
-
-
-async def _begins(request: Intent, context: TurnContext) -> bool:
-    """Note that a request moves something from now on; false where a process that died had begun it."""
-    try:
-        return await context.memory.begin(request.device_id, request.id)
-    except StorageError:
-        log.exception("turn %s of %s: memory cannot be written", request.id, request.device_id)
-        return True
 
 
 async def _withdraw(wish: Wish, context: TurnContext) -> Wish:
@@ -261,7 +262,7 @@ def _stop(reading: Stop, state: TurnState, context: TurnContext) -> TurnState:
 
 def stop_words(device_ids: tuple[str, ...], view: FleetView, voice: Voice, request_id: str) -> str:
     """Say whom the emergency stop was sent to: whether they heard it, only they know."""
-    names = [found.profile.name if (found := view.device(device_id)) else device_id for device_id in device_ids]
+    names = [device_name(view, device_id) for device_id in device_ids]
     who = ", ".join(names[:MAX_CHOICES]) + (f" and {len(names) - MAX_CHOICES} more" if len(names) > MAX_CHOICES else "")
     return voice.say("stop_sent" if names else "stop_nobody", request_id, {"devices": who})
 
@@ -284,20 +285,32 @@ def _doubt(reading: Doubtful, state: TurnState, context: TurnContext) -> TurnSta
 
 
 async def _settle(pending: Pending, state: TurnState, context: TurnContext) -> TurnState:
-    """Take a spoken yes or no: its own request is answered at once, the one that waited when that is done."""
+    """Take a spoken yes or no: its own request is answered at once, the one that waited when that is done.
+
+    A yes approves only what was asked just before: after other words it may be a yes to those, so it is asked again.
+    """
     approve = state["understanding"].intent == "affirm" and not isinstance(state["reading"], Withdrawn)
     request = state["request"]
+    if approve and context.attended.asked != pending.id:
+        return _said(state, context, pending.question, context.attended, intent="affirm", asked=pending.id)
     await context.approvals.settle(request.device_id, pending.id, approve=approve)
     intent = "affirm" if approve else "deny"
     return _said(state, context, _voice(context).say(intent, request.id), context.attended, intent=intent)
 
 
 def _said(
-    state: TurnState, context: TurnContext, text: str, attended: Attended, *, intent: str = "command"
+    state: TurnState,
+    context: TurnContext,
+    text: str,
+    attended: Attended,
+    *,
+    intent: str = "command",
+    asked: str | None = None,
 ) -> TurnState:
     context.speech.say(text)
     draft = Draft(text=context.speech.text, source="pattern", degraded=not context.model.is_loaded)
-    return {"draft": draft, "attended": attended, "understanding": replace(state["understanding"], intent=intent)}
+    understanding = replace(state["understanding"], intent=intent)
+    return {"draft": draft, "attended": replace(attended, asked=asked), "understanding": understanding}
 
 
 def _named_step(request: Intent) -> Step:

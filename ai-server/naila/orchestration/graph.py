@@ -184,7 +184,7 @@ async def answer_state(state: TurnState, runtime: Runtime[TurnContext]) -> TurnS
     context.speech.say(state_words(reading, state["view"], _voice(context), request.id))
     return {
         "draft": Draft(text=context.speech.text, source="pattern", degraded=not context.model.is_loaded),
-        "attended": replace(context.attended, about=reading.device_id or about),
+        "attended": replace(context.attended, about=reading.device_id or about, asked=None),
         "understanding": replace(state["understanding"], intent=intent),
     }
 

@@ -18,6 +18,7 @@ def write_wish(wish: Wish) -> str:
     document["request"]["correlation_data"] = _hex(wish.request.correlation_data)
     for proposal in (*document["left"], *(outcome["proposal"] for outcome in _outcomes(document))):
         proposal["expires_at_monotonic"] = None
+        del proposal["later"]
     return json.dumps(document)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from naila.events import JsonValue
-from naila.fleet import SET_PARAMETER, ActionSpec, DeviceProfile, FleetView, ParameterSpec, ReadingValue
+from naila.fleet import SET_PARAMETER, ActionSpec, DeviceProfile, FleetView, ParameterSpec, ReadingValue, is_name
 
 NAME_CHARS: Final = 64
 WORDS_CHARS: Final = 160
@@ -38,9 +38,15 @@ def quoted(text: str, limit: int = WORDS_CHARS) -> str:
     return f"“{plain(text, limit).translate({0x201C: 0x27, 0x201D: 0x27})}”"
 
 
+def named(text: str, limit: int = NAME_CHARS) -> str:
+    """Return what somebody else chose to call a thing: bare where it is a name, quoted where it tells something."""
+    words = plain(text, limit)
+    return words if is_name(words) else quoted(words, limit)
+
+
 def spoken(identifier: str) -> str:
     """Return an identifier as it is said: `go_to` is "go to"."""
-    return plain(_CAMEL.sub(" ", identifier).replace("_", " ").replace("-", " "), NAME_CHARS).lower()
+    return named(_CAMEL.sub(" ", identifier).replace("_", " ").replace("-", " ")).lower()
 
 
 def sentence(text: str) -> str:
@@ -77,7 +83,7 @@ def rounded(value: float) -> str:
 
 def with_unit(number: str, unit: str | None) -> str:
     """Return a number with its unit as declared."""
-    unit = plain(unit or "", 16)
+    unit = named(unit or "", 16)
     return f"{number}{'' if unit in {'', '%', '°'} else ' '}{unit}"
 
 
@@ -89,10 +95,17 @@ def value_words(value: JsonValue, unit: str | None = None) -> str:
         case int() | float():
             return with_unit(exact(value), unit)
         case str():
-            return plain(value)
+            return named(value, WORDS_CHARS)
         case None:
             return "nothing"
-    return plain(json.dumps(value, ensure_ascii=False, default=str))
+    return named(raw_words(value), WORDS_CHARS)
+
+
+def raw_words(value: JsonValue) -> str:
+    """Return any value for a quotation: as it is, but bounded."""
+    if isinstance(value, str | dict | list):
+        return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    return value_words(value)
 
 
 def reading_words(value: ReadingValue, unit: str | None = None) -> str:
@@ -134,12 +147,12 @@ def device_name(view: FleetView, device_id: str) -> str:
 
 def name_of(profile: DeviceProfile) -> str:
     """Return the name that a device gave itself, else its id."""
-    return plain(profile.name, NAME_CHARS) or plain(profile.device_id, NAME_CHARS)
+    return named(profile.name) or plain(profile.device_id, NAME_CHARS)
 
 
 def room_of(profile: DeviceProfile) -> str:
     """Return the room that a device says it is in, if it does."""
-    return plain(profile.room or "", NAME_CHARS)
+    return named(profile.room or "")
 
 
 def spec_of(view: FleetView, device_id: str | None, action: str | None) -> ActionSpec | None:
@@ -210,7 +223,7 @@ def deed(view: FleetView, device_id: str, action: str, arguments: Mapping[str, J
         value, schema = arguments[name], schemas.get(name, {})
         unit = text_of(schema, "unit")
         if isinstance(value, str) and isinstance(schema.get("enum"), list):
-            bare.insert(0, plain(value))
+            bare.insert(0, named(value, WORDS_CHARS))
         elif _is_number(value) and name in _TIMES and not unit:
             often = _OFTEN.get(value) if isinstance(value, int) else None
             bare.append(often or f"{value_words(value)} times")

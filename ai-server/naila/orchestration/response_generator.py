@@ -7,6 +7,7 @@ the conversation, byte for byte as it was sent before; last the new words, whose
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from naila.orchestration.rehearsal import Rehearsal
 from naila.orchestration.state import TurnContext, Understanding
 from naila.ports import Cancellation, ChatMessage, Generation, Recollection, SamplingOptions, TextPiece, Turn
 
+_QUOTED: Final = re.compile("“[^”]*”")
 ATTEMPTS: Final = 2
 STOP_GRACE_S: Final = 5.0  # a model that was told to stop and hasn't by then is taken for broken
 
@@ -86,9 +88,14 @@ def build_messages(
         if turn.source == "action" and not acts:
             continue
         messages.append(ChatMessage("user", user_message(turn.note, turn.user_text)))
-        messages.append(ChatMessage("assistant", turn.reply_text))
+        messages.append(ChatMessage("assistant", _own_words(turn)))
     messages.append(ChatMessage("user", user_message(note, text)))
     return messages
+
+
+def _own_words(turn: Turn) -> str:
+    """Return a reply without what was quoted in it: a model takes a device's words for its own, or for orders."""
+    return turn.reply_text if turn.source == "llm" else _QUOTED.sub("“…”", turn.reply_text)
 
 
 def kept(recollection: Recollection) -> list[Turn]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypedDict
 
@@ -73,18 +73,26 @@ class Attended:
         question: what was asked back and not answered yet.
         steps: the last command, for "again".
         about: the device that was last spoken of, for "it".
+        asked: id of the pending action that a person was asked about last, with nothing said since.
     """
 
     question: OpenQuestion | None = None
     steps: tuple[Step, ...] = ()
     about: str | None = None
+    asked: str | None = None
 
 
 class Reader(Protocol):
     """Whoever reads commands: `naila.understanding.reader`."""
 
     def read(
-        self, text: str, view: FleetView, *, question: OpenQuestion | None = None, about: str | None = None
+        self,
+        text: str,
+        view: FleetView,
+        *,
+        question: OpenQuestion | None = None,
+        about: str | None = None,
+        last: Sequence[Step] = (),
     ) -> Reading:
         """Return what a text was read as."""
         ...
@@ -154,6 +162,8 @@ class TurnContext:
         stop: sends the emergency stop to a device, or to all, and returns whom it was sent to.
         already_stopped: the devices that were stopped as the words of this request came in.
         stopped: whether an emergency stop of a device came after this request did.
+        just_stopped: whether an emergency stop of a device came so shortly before this request that it may be older.
+        is_old: the request waited elsewhere before it came, nobody knows for how long.
         unhurried: to be called when devices are waited for, whose own limits hold then.
     """
 
@@ -177,4 +187,6 @@ class TurnContext:
     stop: Callable[[str | None], tuple[str, ...]]
     already_stopped: tuple[str, ...]
     stopped: Callable[[str], bool]
+    just_stopped: Callable[[str], bool]
+    is_old: bool
     unhurried: Callable[[], None]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from naila.config.patterns import Condition, fold
-from naila.fleet import SET_PARAMETER, DeviceView, FleetView, Reading, TelemetrySpec
+from naila.fleet import SET_PARAMETER, DeviceView, FleetView, Reading, TelemetrySpec, is_name
 from naila.orchestration.naming import (
     device_name,
     duration_words,
@@ -34,6 +34,7 @@ SHOWN_FIELDS: Final = 8
 SHOWN_ACTIONS: Final = 8
 SHOWN_EXAMPLES: Final = 3
 SHOWN_DEVICES: Final = 12
+_MAX_SAID_WORDS: Final = 16
 _WHETHER: Final = re.compile(r"whether (?P<fact>(?P<thing>[\w' -]+?) (?P<is>is|are) (?P<what>[\w' -]+))", re.IGNORECASE)
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _NO_SPEC: Final = TelemetrySpec()
@@ -332,8 +333,10 @@ def _when(reading: Reading) -> str:
 
 
 def _first_words(description: str) -> str:
+    """Return what a device says of a thing, as a part of a sentence; quoted where it tells something itself."""
     words = plain(description, 80).split(". ")[0].rstrip(".!? ")
-    return words[:1].lower() + words[1:]
+    bare = words[:1].lower() + words[1:]
+    return bare if is_name(bare, max_words=_MAX_SAID_WORDS) else quoted(words, 80)
 
 
 @dataclass(frozen=True, slots=True)

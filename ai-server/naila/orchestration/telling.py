@@ -17,6 +17,7 @@ from naila.orchestration.naming import (
     plain,
     properties_of,
     quoted,
+    raw_words,
     room_of,
     sentence,
     span_words,
@@ -140,9 +141,9 @@ def _result_words(result: JsonValue) -> str:
     if isinstance(result, str) and result.strip().lower() in {"", "ok", "done", "success"}:
         return ""
     if isinstance(result, dict):
-        parts = [f"{spoken(name)} {value_words(value)}" for name, value in list(result.items())[:SHOWN_RESULTS]]
+        parts = [f"{spoken(name)} {raw_words(value)}" for name, value in list(result.items())[:SHOWN_RESULTS]]
         return quoted(", ".join(parts))
-    return quoted(value_words(result))
+    return quoted(raw_words(result))
 
 
 def _not_done(outcome: Outcome, view: FleetView, voice: Voice, request_id: str) -> str:

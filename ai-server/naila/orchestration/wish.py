@@ -89,10 +89,16 @@ async def take_step(wish: Wish, performer: Performer, *, confirmation: str | Non
     if not wish.left:
         left = await performer.more(wish)
         return replace(wish, left=left, ended=not left)
-    step = replace(wish.left[0], confirmation=confirmation, expires_at_monotonic=performer.expires_at_monotonic)
+    step = replace(
+        wish.left[0],
+        confirmation=confirmation,
+        expires_at_monotonic=performer.expires_at_monotonic,
+        later=wish.left[1:],
+    )
     if performer.stopped(step.device_id):
         return wish.with_outcome(Outcome(proposal=step, id=step.request_id, status="stopped", message=STOPPED))
     outcome = await performer.fleet.perform(step, cancellation=performer.cancellation)
+    outcome = replace(outcome, proposal=replace(outcome.proposal, later=()))
     if outcome.status == "pending":
         return replace(wish, pending=outcome)
     return wish.with_outcome(outcome)

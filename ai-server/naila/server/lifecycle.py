@@ -74,7 +74,8 @@ async def serve(
             pulse.enter("running")
             start(house.keeper.run(), "model keeper")
             start(house.reporter.report_metrics(), "metrics")
-            start(house.drop_forgotten(), "forgetting")
+            start(house.obey(), "operator's orders")
+            start(house.prune(), "pruning")
             start(house.home_assistant.run(), "home assistant")
             life.push_async_callback(house.home_assistant.stop)
             supervisor.ready(pulse.state)
@@ -119,13 +120,13 @@ async def _background_tasks() -> AsyncIterator[Callable[[Coroutine[Any, Any, Non
 
 @contextlib.asynccontextmanager
 async def _handlers(house: House) -> AsyncIterator[None]:
-    """Answer requests; at the end let the running ones finish within the limit."""
+    """Answer requests; at the end let the running ones finish within the limit: the inbox keeps the rest."""
     async with asyncio.TaskGroup() as group:
         group.create_task(house.mailbox.run(), name="mailbox")
         group.create_task(house.wishes.run(), name="wishes")
         yield
-        await house.mailbox.drain(house.settings.shutdown_timeout_s)
-        await house.wishes.drain(house.settings.shutdown_timeout_s)
+        limit_s = house.settings.shutdown_timeout_s
+        await asyncio.gather(house.wishes.drain(limit_s), house.mailbox.drain(limit_s))
 
 
 async def _unless(

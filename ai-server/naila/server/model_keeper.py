@@ -15,7 +15,7 @@ from naila.events import Alert, ComponentHealth
 _log = logging.getLogger(__name__)
 
 _WATCH_EVERY_S: Final = 0.2
-_LOOK_EVERY_S: Final = 1.0
+_LOOK_EVERY_S: Final = 0.5
 _FIRST_RETRY_S: Final = 2.0
 _LAST_RETRY_S: Final = 60.0
 _FAILURES: Final = 3

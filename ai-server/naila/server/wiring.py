@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from naila.agents.attention import Attention
@@ -39,6 +39,7 @@ from naila.memory.checkpoints import Checkpoints
 from naila.memory.conversation_memory import SqliteConversationMemory
 from naila.memory.database import Database
 from naila.memory.device_store import SqliteDeviceStore
+from naila.memory.inbox import SqliteInbox
 from naila.mqtt.codec import Codec
 from naila.mqtt.home_assistant import HomeAssistant
 from naila.mqtt.link import MqttLink
@@ -59,7 +60,8 @@ from naila.utils.hardware_detection import read_memory
 _log = logging.getLogger(__name__)
 
 _LINK_STALL_S: Final = 30.0
-_FORGET_EVERY_S: Final = 0.5
+_OBEY_EVERY_S: Final = 0.5
+_PRUNE_EVERY_S: Final = 3600.0
 _ENGINE_GRACE_S: Final = 60.0
 
 
@@ -109,17 +111,29 @@ class House:
         await self.wishes.restore()
         self.dispatcher.sweep()
         self.wishes.give_up_lost()
+        await self.mailbox.restore()
 
-    async def drop_forgotten(self) -> None:
-        """Drop from the engine, for ever, what `naila memory forget` removed from the database."""
+    async def obey(self) -> None:
+        """Do what `naila memory forget` and `naila inbox` left to do in the database, for ever."""
         while True:
             try:
+                await self.mailbox.obey()
                 for number, session in await self.memory.forgotten():
                     await self.service.forget(session)
                     await self.memory.traces_gone(number)
             except StorageError:
-                _log.debug("what was forgotten cannot be looked up now", exc_info=True)
-            await asyncio.sleep(_FORGET_EVERY_S)
+                _log.debug("what is to be done cannot be looked up now", exc_info=True)
+            await asyncio.sleep(_OBEY_EVERY_S)
+
+    async def prune(self) -> None:
+        """Forget what is older than it is kept, now and every hour, for ever."""
+        while True:
+            try:
+                if count := await self.memory.prune():
+                    _log.info("%d turns older than %d days are forgotten", count, self.settings.memory_keep_days)
+            except StorageError:
+                _log.debug("old turns cannot be forgotten now", exc_info=True)
+            await asyncio.sleep(_PRUNE_EVERY_S)
 
     def stalls(self) -> list[str]:
         """Name what makes no progress: what the watchdog must not be fed for."""
@@ -148,7 +162,16 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
     topics = Topics(settings.mqtt_topic_root)
     codec = Codec(topics, settings.mqtt_max_payload_bytes, lambda: secrets.token_hex(8))
     database = Database(settings.memory_path, on_health=lambda error: memory_changed(error))
-    memory = SqliteConversationMemory(database, max_turns=settings.memory_max_turns)
+    replies_kept = timedelta(days=settings.memory_keep_replies_days)
+    inbox = SqliteInbox(database, max_reply_age=replies_kept)
+    memory = SqliteConversationMemory(
+        database,
+        max_turns=settings.memory_max_turns,
+        max_replies=settings.memory_keep_replies,
+        max_reply_age=replies_kept,
+        max_turn_age=timedelta(days=settings.memory_keep_days),
+        on_answered=inbox.note_answered,
+    )
     personas = load_personas(settings.config_dir / "personas")
     service = LlmService(
         choose=source.choose,
@@ -170,9 +193,10 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         settings,
         codec,
         topics,
-        accept=lambda event: intake.accept(event, received_at=link.arrived_at),
+        accept=lambda event: intake.accept(event, received_at=link.arrived_at, is_old=link.is_old),
         birth=lambda: pulse.reborn(),
         on_stop=lambda event, request_id: intake.stop(event, request_id),
+        on_end=lambda answer, is_delivered: mailbox.ended(answer, is_delivered=is_delivered),
         is_stop=_stop_words(personas).matches,
         intake=False,
     )
@@ -188,6 +212,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
     dispatcher = Dispatcher(
         registry=registry,
         store=store,
+        journal=inbox,
         publisher=publisher,
         clock=clock,
         permissions=Permissions(load_permissions(settings.config_dir / "permissions.yaml")),
@@ -238,11 +263,14 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
     )
     mailbox = Mailbox(
         turns=orchestrator,
-        memory=memory,
+        inbox=inbox,
         publisher=publisher,
         clock=clock,
         max_per_device=settings.queue_max_per_device,
+        max_waiting=settings.queue_max,
+        max_running=settings.queue_max_running,
         suspended=wishes.is_open,
+        give_up=wishes.cancel,
     )
     devices = WatchedRegistry(registry, monitor)
     intake = Intake(mailbox=mailbox, wishes=wishes, devices=devices, results=dispatcher, stops=stops)
@@ -250,7 +278,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         {
             "mqtt": lambda: _link_health(link),
             "llm": keeper.health,
-            "memory": lambda: _storage_health(database),
+            "memory": lambda: _storage_health(database, mailbox),
             "devices": lambda: _devices_health(registry, audit),
         },
         clock,
@@ -320,9 +348,10 @@ def _keep(settings: Settings) -> KeepPlan:
     return KeepPlan(folder=settings.memory_path.parent / "kv", budget_bytes=settings.llm_kv_disk_mb * 1_000_000)
 
 
-def _storage_health(database: Database) -> ComponentHealth:
+def _storage_health(database: Database, mailbox: Mailbox) -> ComponentHealth:
     if database.error is not None:
-        return ComponentHealth(status="down", detail=str(database.error))
+        waits = f"; {mailbox.unkept} requests wait for it" if mailbox.unkept else ""
+        return ComponentHealth(status="down", detail=f"{database.error}{waits}")
     return ComponentHealth(status="ok")
 
 

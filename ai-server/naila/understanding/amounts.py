@@ -12,6 +12,7 @@ from naila.understanding.quantities import DEGREE, PERCENT, Amount, Units
 
 _UNIT, _CLEAR_UNIT, _COUNT, _BARE = 0.4, 0.6, 0.4, 0.2
 _NEAR: Final = 3
+_HOLDING: Final = frozenset({"set", "put", "keep", "leave", "hold", "fix", "speed"})
 _LASTING: Final = frozenset({"duration", "time", "second", "minute", "length", "long", "period"})
 
 Candidate = tuple[Slot, float]
@@ -35,7 +36,7 @@ class Amounts:
         numbers = sum(slot.kind == "number" for slot in attempt.slots)
         for at, token in enumerate(attempt.tokens):
             amount = token.amount
-            if amount is None or not attempt.is_free(at):
+            if amount is None or not attempt.is_free(at) or _is_hour(attempt, at):
                 continue
             candidates = [
                 (slot, value)
@@ -81,6 +82,13 @@ class Amounts:
             return True
         before = attempt.texts[at - 1]
         return before not in {"in", "after"} and (before != "for" or slot.required or bool(_LASTING & slot.nouns))
+
+
+def _is_hour(attempt: Attempt, at: int) -> bool:
+    """Whether a bare number may be a time of day: `turn up at eight`."""
+    amount = attempt.tokens[at].amount
+    is_bare = amount is not None and amount.unit is None
+    return is_bare and at > 0 and attempt.texts[at - 1] == "at" and not _HOLDING & set(attempt.lemmas)
 
 
 def _whose(attempt: Attempt, candidates: Sequence[Candidate], amount: Amount, at: int) -> Candidate | None:

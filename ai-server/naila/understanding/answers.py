@@ -7,14 +7,22 @@ from dataclasses import dataclass, replace
 
 from naila.config.lexicon import Lexicon
 from naila.fleet import FleetView
-from naila.understanding.deciding import Decision, next_question, problem_of
-from naila.understanding.fleet_index import Compiled, device_of
+from naila.understanding.context import Decision
+from naila.understanding.deciding import problem_of
+from naila.understanding.filling import argument_name
+from naila.understanding.fleet_index import Compiled, device_of, words_of
 from naila.understanding.frames import Frame
 from naila.understanding.gate import Gate, Wish
 from naila.understanding.matching import Matcher
 from naila.understanding.quantities import Token
-from naila.understanding.reading import OpenQuestion, Step
+from naila.understanding.reading import CannotDo, OpenQuestion, Step
+from naila.understanding.refusing import next_question, not_among
 from naila.understanding.words import Phrases
+
+_YES = frozenset({"yes", "yeah", "yep", "yes please", "sure", "of course"})
+_ARTICLES = frozenset({"the", "a", "an", "my", "to", "in", "at"})
+_SHORTEST = 4
+_MOST_WORDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,9 @@ class Answers:
         self._openers = Phrases(lexicon.answer_openers)
         self._function = Phrases(lexicon.function)
         self._ordinals = lexicon.ordinals
+        single = (*lexicon.function, *lexicon.everyday, *lexicon.fillers, *lexicon.openers, *lexicon.closers)
+        words = (*single, *lexicon.questions, *lexicon.subjects, *lexicon.negations, *lexicon.withdrawals)
+        self._talk = frozenset(words) | lexicon.talk | lexicon.generic | lexicon.carriers
 
     def stripped(self, tokens: Sequence[Token]) -> list[Token]:
         """Return an answer without what only introduces it."""
@@ -61,23 +72,46 @@ class Answers:
         if frame is None or question.argument is None or question.device_id is None:
             return None
         kept = self.stripped(tokens)
+        asked = next((slot for slot in frame.slots if argument_name(frame, slot) == question.argument), None)
+        if asked and words_of(tokens) in _YES and any(choice.value is True for choice in asked.choices):
+            arguments = {**question.arguments, question.argument: True}
+            return (Step(device_id=frame.device_id, name=frame.action, arguments=arguments),)
         wish = Wish(tokens=tuple(kept), mentions=fleet.names.mentions(kept))
         device = device_of(view, question.device_id)
         given = question.arguments
         if frame.parameter is not None:
             given = {}
-        for read in (self._only_argument(wish), wish):
-            match = self._matcher.match(frame, read, device, inherited=True, given=given)
+        choices = {slot.name for slot in frame.slots if slot.kind == "choice"}
+        rest = {name: value for name, value in given.items() if name not in choices}
+        for read, known in ((self._only_argument(wish), given), (wish, given), (wish, rest)):
+            match = self._matcher.match(frame, read, device, inherited=True, given=known)
             if match is None or match.unexplained:
                 continue
             if match.problems and not match.problems[0].argument.startswith("name"):
                 return problem_of(match)
-            if question.argument not in match.arguments:
+            is_other = question.argument not in match.arguments
+            if is_other and (frame.parameter is not None or dict(match.arguments) == known):
                 continue
+            whole = replace(match, arguments={**given, **match.arguments})
             if match.missing:
-                return next_question(match, question.text)
-            return (Step(device_id=frame.device_id, name=frame.action, arguments=dict(match.arguments)),)
+                return next_question(whole, question.text)
+            return (Step(device_id=frame.device_id, name=frame.action, arguments=dict(whole.arguments)),)
         return None
+
+    def unknown(self, tokens: Sequence[Token], question: OpenQuestion, fleet: Compiled) -> CannotDo | None:
+        """Return what an answer names that is none of the values that can be: `the garage`."""
+        frame = _frame(question, fleet)
+        slots = frame.slots if frame is not None else ()
+        slot = next((slot for slot in slots if frame and argument_name(frame, slot) == question.argument), None)
+        kept = self.stripped(tokens)
+        named = [token for token in kept if token.text not in _ARTICLES]
+        is_named = len(named) < len(kept) or (len(named) == 1 and len(named[0].text) >= _SHORTEST)
+        if frame is None or slot is None or not slot.choices or slot.is_switch or not is_named or not named:
+            return None
+        are_things = all(token.form == "base" and token.text.isalpha() for token in named)
+        if len(named) > _MOST_WORDS or not are_things or any(token.lemma in self._talk for token in named):
+            return None
+        return not_among(frame, slot, words_of(kept))
 
     @staticmethod
     def _only_argument(wish: Wish) -> Wish:

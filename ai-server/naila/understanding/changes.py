@@ -7,7 +7,8 @@ from typing import Final
 from naila.config.lexicon import Lexicon
 from naila.understanding.amounts import Amounts
 from naila.understanding.attempt import Attempt, clamped, has_range, tidy
-from naila.understanding.frames import Related, Slot
+from naila.understanding.frames import Slot
+from naila.understanding.related import Related
 from naila.understanding.words import Phrases
 
 _STEP: Final = 0.2
@@ -29,6 +30,8 @@ class Changes:
         self._related = related
         self._customary = lexicon.customary
         self._words = lexicon.relative
+        self._factors = lexicon.factors
+        self._adjectives = lexicon.state.adjectives
         self._phrases = Phrases(lexicon.relative)
 
     def read(self, attempt: Attempt) -> None:
@@ -39,6 +42,8 @@ class Changes:
         about = attempt.nouns_of(slot) | attempt.frame.own
         if self._is_absolute(attempt):
             self._explain_verb(attempt, about)
+            return
+        if self._read_factor(attempt, slot, about):
             return
         for at in range(len(attempt.texts)):
             length = self._length(attempt, at)
@@ -75,6 +80,29 @@ class Changes:
             filling.arguments[slot.name] = clamped(slot, tidy(now + sign * delta[0]))
         return True
 
+    def _read_factor(self, attempt: Attempt, slot: Slot, about: frozenset[str]) -> bool:
+        """Read `twice as fast`, `halve the brightness`."""
+        texts = attempt.texts
+        for at, text in enumerate(texts):
+            factor = self._factors.get(text) if attempt.is_free(at) else None
+            if factor is None:
+                continue
+            length = 1
+            named = self._named(attempt) if text not in {"half", "twice", "thrice"} else set()
+            if texts[at + 1 : at + 2] == ["as"] and at + 2 < len(texts):
+                attribute = self._adjectives.get(attempt.lemmas[at + 2], "")
+                named, length = {attribute, *self._related.to(attribute)}, 3
+                attempt.filling.attributes = frozenset(named)
+            if not named & about:
+                continue
+            attempt.filling.used.update(range(at, at + length))
+            attempt.filling.evidence += _EVIDENCE
+            now = _present(attempt, slot)
+            if now is not None:
+                attempt.filling.arguments[slot.name] = tidy(now * factor)
+            return True
+        return False
+
     def _named(self, attempt: Attempt) -> set[str]:
         return {other for lemma in attempt.lemmas for other in (lemma, *self._related.to(lemma))}
 
@@ -91,7 +119,7 @@ class Changes:
         """Whether it is said what the setting should come to: `dim to 20 %`."""
         tokens = attempt.tokens
         return any(
-            text == "to" and at + 1 < len(tokens) and (tokens[at + 1].amount or tokens[at + 1].share is not None)
+            text == "to" and any(next_.amount or next_.share is not None for next_ in tokens[at + 1 : at + 3])
             for at, text in enumerate(attempt.texts)
         )
 

@@ -17,6 +17,7 @@ _CONNECTORS: Final = Phrases(
     )
 )  # fmt: skip
 _REMARKS: Final = frozenset({"it", "i", "this", "that", "there"})
+_ORDERS: Final = frozenset({"before", "after"})
 _ENDS: Final = frozenset(".!?;:")
 MOST_CLAUSES: Final = 12
 
@@ -75,6 +76,31 @@ def clauses(tokens: Sequence[Token]) -> list[Clause]:
         at += 1
     close()
     return found
+
+
+def in_order(tokens: Sequence[Token]) -> list[Token]:
+    """Return what is said in the order in which it is wanted: `before you go to the dock, beep`."""
+    texts = [token.text for token in tokens]
+    at = next((at for at, text in enumerate(texts) if text in _ORDERS), None)
+    if at is None or sum(text in _ORDERS for text in texts) > 1 or at + 2 >= len(tokens):
+        return list(tokens)
+    is_doing = tokens[at + 1].form == "ing"
+    if not is_doing and texts[at + 1] != "you":
+        return list(tokens)
+    doing = tokens[at + 1]
+    begin = [Token(doing.lemma, doing.lemma)] if is_doing else []
+    first, second = list(tokens[:at]), [*begin, *tokens[at + 2 :]]
+    if not any(text not in MARKS for text in texts[:at]):
+        comma = next((place for place, token in enumerate(second) if token.text == ","), None)
+        if comma is None:
+            return list(tokens)
+        first, second = second[comma + 1 :], second[:comma]
+    last = [second.pop()] if second and second[-1].text in _ENDS else []
+    while first and first[-1].text in MARKS:
+        first.pop()
+    if texts[at] == "after":
+        first, second = second, first
+    return [*first, Token("then", "then"), *second, *last]
 
 
 def _asked(texts: list[str], at: int) -> bool:

@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from naila.config.lexicon import Lexicon
-from naila.fleet import FleetView
+from naila.understanding.context import Context, Decision
 from naila.understanding.evidence import ENOUGH
-from naila.understanding.filling import argument_name, choice_words, said_choices
-from naila.understanding.fleet_index import Compiled, device_of, words_of
-from naila.understanding.frames import Frame, Slot
+from naila.understanding.fleet_index import device_of, words_of
+from naila.understanding.frames import Frame
 from naila.understanding.gate import Wish
 from naila.understanding.matching import Match, Matcher
 from naila.understanding.reading import AskBack, CannotDo, Doubtful, NotACommand, OpenQuestion, StateQuestion, Step
-from naila.understanding.words import Phrases
-
-Decision: TypeAlias = tuple[Step, ...] | AskBack | CannotDo | Doubtful | StateQuestion | NotACommand
-
-Part: TypeAlias = tuple[Decision, tuple[Frame, ...]] | Literal["harmless"]
+from naila.understanding.refusing import Refusals, is_addressed, next_question, not_an_amount, unknown_goal
 
 _TIE: Final = 0.12
 _CLEARLY: Final = 0.35
 _MOST_CANDIDATES: Final = 8
 _MOST_UNEXPLAINED: Final = 2
-_LONGEST_FEAT: Final = 8
-_ARTICLES: Final = frozenset({"the", "a", "an", "my", "your"})
-_AIMS: Final = frozenset({"to", "at", "into", "towards"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What is known where a wish is read.
-
-    Attributes:
-        view: the fleet.
-        fleet: the same, compiled.
-        about: the device that was spoken of before.
-        known: clauses of this text that were read already.
-        before: frames that the wish before, in the same text, came to.
-    """
-
-    view: FleetView
-    fleet: Compiled
-    about: str | None = None
-    before: tuple[Frame, ...] = ()
-    known: dict[Hashable, Part] = field(default_factory=dict)
+_SURE: Final = 1.0
+_LITTLE: Final = 0.5
 
 
 class Decider:
@@ -60,10 +34,7 @@ class Decider:
     def __init__(self, lexicon: Lexicon, matcher: Matcher) -> None:
         self._matcher = matcher
         self._pronouns = frozenset(word for word in lexicon.pronouns if " " not in word)
-        self._feats = Phrases(lexicon.feats)
-        self._carriers = lexicon.carriers
-        self._talk = lexicon.talk
-        self._kinds = {kind: Phrases(words) for kind, words in lexicon.kinds.items()}
+        self._refusals = Refusals(lexicon)
 
     def decide(self, wish: Wish, context: Context) -> tuple[Decision, tuple[Frame, ...]]:
         """Return what a wish comes to, and the frames that it was explained by."""
@@ -73,9 +44,21 @@ class Decider:
             chosen = self._choose(whole, wish, context)
             if isinstance(chosen, AskBack):
                 return chosen, ()
-            decision = self._decided(chosen, wish)
-            return decision, tuple(match.frame for match in chosen)
+            if (rival := _own_rival(chosen, matches, wish, context)) is not None:
+                return doubtful((rival, *chosen)), ()
+            if not self._is_anothers(chosen, matches, wish, context):
+                decision = self._decided(chosen, wish)
+                return decision, tuple(match.frame for match in chosen)
+            matches = [match for match in matches if match.frame.device_id == context.view.speaker]
         return self._not_whole(matches, wish, context), ()
+
+    @staticmethod
+    def _is_anothers(chosen: Sequence[Match], matches: Sequence[Match], wish: Wish, context: Context) -> bool:
+        """Whether another device only might be meant, and the one that is spoken to might do something alike."""
+        own = context.view.speaker
+        if wish.told or wish.mentions or any(match.is_complete or match.frame.device_id == own for match in chosen):
+            return False
+        return any(match.frame.device_id == own and _is_near(match) for match in matches)
 
     def _matches(self, wish: Wish, context: Context) -> list[Match]:
         found: list[Match] = []
@@ -97,6 +80,10 @@ class Decider:
         device = match.frame.device_id
         near = device in {context.view.speaker, context.about} or match.frame in context.before
         spoken_of = any(device in mention.devices for mention in (*wish.told, *wish.mentions))
+        if not (match.is_strong or near or spoken_of) and _names_nothing(match, wish):
+            return True
+        if match.alone and match.is_change and match.missing and not near and not spoken_of:
+            return True
         has_noun = match.evidence > 1.0 or bool(match.frame.nouns.keys() & {token.lemma for token in wish.tokens})
         return match.alone and not near and not spoken_of and not has_noun
 
@@ -104,7 +91,9 @@ class Decider:
         best: dict[str, Match] = {}
         for match in whole:
             device = match.frame.device_id
-            best.setdefault(device, match)
+            first = best.setdefault(device, match)
+            if _is_rather(match, first):
+                best[device] = match
         mentions = (*wish.told, *wish.mentions)
         every = next((mention for mention in mentions if mention.every), None)
         if every is not None:
@@ -188,91 +177,43 @@ class Decider:
         return next_question(match, words_of(wish.tokens)) if match.missing else None
 
     def _not_whole(self, matches: list[Match], wish: Wish, context: Context) -> Decision:
-        refused = next((found for match in matches if (found := self._unknown_value(match, wish, context))), None)
-        refused = refused or self._unknown_of_kind(wish, context)
+        refused = next(
+            (found for match in matches if (found := self._refusals.unknown_value(match, wish, context))), None
+        )
+        refused = refused or self._refusals.unknown_of_kind(wish, context)
+        refused = refused or unknown_goal(wish, context) or self._refusals.only_measured(wish, context)
         if refused is not None:
             return refused
         near = [match for match in matches if _is_near(match)]
-        near = [match for match in near if _is_addressed(match, wish, context)] or near
+        near = [match for match in near if is_addressed(match, wish, context)] or near
         if near and near[0].problems:
             return problem_of(near[0])
-        if near and any(token.amount and token.text in near[0].unexplained for token in wish.tokens):
-            device = near[0].frame.device_id
-            return CannotDo(code="unknown_action", device_id=device, asked=words_of(wish.tokens))
-        return doubtful(near) if near and not wish.asked else self._unknown_feat(wish, context)
+        if near and (amounts := [token for token in wish.tokens if token.amount and token.text in near[0].unexplained]):
+            return not_an_amount(near[0], amounts, wish)
+        return doubtful(near) if near and not wish.asked else self._refusals.unknown_feat(wish, context)
 
-    def _unknown_feat(self, wish: Wish, context: Context) -> Decision:
-        """Tell what people ask of robots in earnest, and nobody declared, from talk: `fly to the moon`."""
-        texts = [token.text for token in wish.tokens]
-        start = next((at for at in range(len(texts)) if not _in_mention(at, wish)), 0)
-        if not self._feats.at(texts, start) or texts[start] in self._talk:
-            return NotACommand()
-        spoken_of = next((mention.devices for mention in (*wish.told, *wish.mentions)), frozenset())
-        device = next(iter(spoken_of)) if len(spoken_of) == 1 else _own(context)
-        if wish.mood == "ability":
-            return StateQuestion(topic="capabilities", device_id=device)
-        if len(texts) > _LONGEST_FEAT or wish.mood == "wish" or wish.asked:
-            return NotACommand()
-        return CannotDo(code="unknown_action", device_id=device, asked=words_of(wish.tokens))
 
-    def _unknown_value(self, match: Match, wish: Wish, context: Context) -> CannotDo | None:
-        """Recognise that a value was said that is not among those declared: `go to the attic`."""
-        tokens = wish.tokens
-        texts = [token.text for token in tokens]
-        unknown = [at for at, token in enumerate(tokens) if token.text in match.unexplained]
-        open_slots = [slot for slot in match.frame.slots if slot.kind == "choice" and _is_open(slot, match)]
-        is_one = 0 < len(unknown) <= 3 and unknown[-1] - unknown[0] < 4 and len(open_slots) == 1
-        if not is_one or any(tokens[at].amount for at in unknown) or match.evidence < ENOUGH:
-            return None
-        slot, first = open_slots[0], unknown[0]
-        at = first - int(first > 0 and texts[first - 1] in _ARTICLES)
-        is_aimed = at > 0 and texts[at - 1] in _AIMS
-        only = match.is_strong and match.missing == (slot.name,)
-        named = is_aimed or (at < first and (only or bool(match.arguments)))
-        of_this = slot.required and (match.is_strong or match.frame.parameter is not None)
-        of_kind = any(self._kinds[kind].at(texts, first) >= len(unknown) for kind in slot.senses)
-        if not (of_kind or (named and of_this)) or not _is_addressed(match, wish, context):
-            return None
-        return _not_among(match.frame, slot, " ".join(texts[at : unknown[-1] + 1]))
+def _names_nothing(match: Match, wish: Wish) -> bool:
+    """Whether a match is only on or off, or only a number, which many devices can be told: `turn off`."""
+    nouns = match.frame.nouns.keys() | match.frame.own
+    if any(token.lemma in nouns and match.frame.nouns.get(token.lemma, 1.0) > _LITTLE for token in wish.tokens):
+        return False
+    given = [slot for slot in match.frame.slots if slot.kind == "choice" and slot.name in match.arguments]
+    return bool(match.arguments) and all(slot.is_switch for slot in given)
 
-    def _unknown_of_kind(self, wish: Wish, context: Context) -> CannotDo | None:
-        """Recognise `make the light pink` where nothing but the device and a colour is said."""
-        spoken = [mention for mention in (*wish.told, *wish.mentions) if len(mention.devices) == 1]
-        texts = [token.text for token in wish.tokens]
-        if not spoken or not (wish.told or texts[0] in self._carriers or wish.mood == "wish"):
-            return None
-        device = next(iter(spoken[0].devices))
-        rest = [at for at in range(len(texts)) if not _in_mention(at, wish) and texts[at] not in self._carriers]
-        rest = [at for at in rest if texts[at] not in _ARTICLES | {"to"}]
-        for frame in context.fleet.frames.get(device, ()):
-            for slot in frame.slots:
-                if rest and any(self._kinds[kind].at(texts, rest[0]) >= len(rest) for kind in slot.senses):
-                    return _not_among(frame, slot, " ".join(texts[at] for at in rest))
+
+def _own_rival(chosen: Sequence[Match], matches: Sequence[Match], wish: Wish, context: Context) -> Match | None:
+    """Return what the device that is spoken to might do, where only another's word was said: `home`."""
+    own = context.view.speaker
+    is_bare = len(chosen) == 1 and (chosen[0].bare or bool(chosen[0].problems)) and chosen[0].frame.device_id != own
+    if not is_bare or wish.told or wish.mentions:
         return None
-
-
-def _not_among(frame: Frame, slot: Slot, asked: str) -> CannotDo:
-    return CannotDo(
-        code="bad_arguments",
-        device_id=frame.device_id,
-        action=frame.action,
-        argument=argument_name(frame, slot),
-        asked=asked,
-        allowed=said_choices(slot),
-    )
+    rivals = (match for match in matches if match.frame.device_id == own and not match.unexplained)
+    return next((match for match in rivals if match.arguments), None)
 
 
 def _is_near(match: Match) -> bool:
     return match.is_strong and len(match.unexplained) <= _MOST_UNEXPLAINED and match.evidence >= ENOUGH
-
-
-def _is_addressed(match: Match, wish: Wish, context: Context) -> bool:
-    """Whether the words are for this device: its own, or it is spoken of, or they are for nobody in particular."""
-    spoken_of = (*wish.told, *wish.mentions)
-    if spoken_of:
-        return any(match.frame.device_id in mention.devices for mention in spoken_of)
-    own = _own(context)
-    return own is None or match.frame.device_id in {own, context.about}
 
 
 def doubtful(matches: Iterable[Match], clauses: int = 1) -> Doubtful:
@@ -286,22 +227,6 @@ def doubtful(matches: Iterable[Match], clauses: int = 1) -> Doubtful:
             for name, values in match.support.items():
                 numbers[name] = tuple(dict.fromkeys((*numbers.get(name, ()), *values)))
     return Doubtful(candidates=tuple(candidates), numbers=numbers, clauses=clauses)
-
-
-def next_question(match: Match, text: str) -> AskBack:
-    """Return the question for the first argument that a match still misses."""
-    argument = match.missing[0]
-    slot = next((slot for slot in match.frame.slots if slot.name == argument), match.frame.slots[0])
-    question = OpenQuestion(
-        kind="argument",
-        device_id=match.frame.device_id,
-        action=match.frame.action,
-        argument=argument,
-        arguments=match.arguments,
-        choices=choice_words(slot),
-        text=text,
-    )
-    return AskBack(question)
 
 
 def problem_of(match: Match) -> CannotDo:
@@ -321,13 +246,10 @@ def _rank(match: Match) -> tuple[bool, bool, float, int]:
     return (match.is_whole, not match.problems, match.evidence + 0.05 * len(match.arguments), -len(match.missing))
 
 
-def _is_open(slot: Slot, match: Match) -> bool:
-    return slot.name not in match.arguments and "value" not in match.arguments
-
-
-def _in_mention(at: int, wish: Wish) -> bool:
-    return any(mention.start <= at < mention.end for mention in wish.mentions)
-
-
-def _own(context: Context) -> str | None:
-    return context.view.speaker if context.view.device(context.view.speaker) else None
+def _is_rather(match: Match, first: Match) -> bool:
+    """Whether a match that is complete is meant rather than one that only a noun speaks for: `switch to heat`."""
+    is_noun_only = bool(first.missing) and not (first.arguments or first.is_strong)
+    if match.is_complete and match.is_strong and not first.is_strong and match.evidence >= _SURE:
+        return True  # `open up` opens, though `up` may be said of a position
+    near = match.evidence >= first.evidence - _TIE
+    return is_noun_only and match.is_complete and bool(match.arguments) and near

@@ -7,9 +7,10 @@ from typing import Final
 
 from naila.config.lexicon import Lexicon
 from naila.understanding.attempt import Filling
-from naila.understanding.frames import Frame, Related
+from naila.understanding.frames import Frame
 from naila.understanding.gate import Wish
-from naila.understanding.words import Phrases
+from naila.understanding.related import Related
+from naila.understanding.words import Phrases, template_of
 
 ENOUGH: Final = 0.6
 _TOO_LITTLE: Final = ENOUGH / 2
@@ -17,6 +18,7 @@ _PHRASE: Final = 1.0
 _AIMED: Final = 0.4
 _PERSONS: Final = frozenset({"my", "his", "her", "our", "their"})
 _TURN: Final = "turn"
+_LIMITS: Final = frozenset({"max", "maximum", "top", "default", "target", "normal"})
 _CHOOSERS: Final = frozenset({"use", "select", "choose", "switch", "change", "mount", "attach", "pick"})
 _PLURAL_AFTER: Final = frozenset({"a", "an", "the", "some", "your", "my", "few", "more", "another"})
 
@@ -52,7 +54,8 @@ class Scales:
 
     def __init__(self, lexicon: Lexicon, related: Related) -> None:
         self._related = related
-        self._free = Phrases((*lexicon.function, *lexicon.hedges, *lexicon.manners))
+        self._empty = Phrases((*lexicon.function, *lexicon.hedges, *lexicon.manners, *lexicon.particles))
+        self._articles = Phrases(lexicon.function)
         self._carriers = lexicon.carriers
         self._setters = lexicon.setters
         self._going_on = lexicon.going_on
@@ -69,16 +72,17 @@ class Scales:
         """
         found = self._found(frame, wish, head, filling)
         self._find_phrase(frame, wish, filling, found)
+        self._find_template(frame, wish, filling, found)
         idle = not found.verb and not found.carried and not filling.used
         if idle and not wish.polite and wish.mood in {"plain", "ability"}:
             return min(found.nouns, _TOO_LITTLE), False, found.explained
-        if not found.strong and found.nouns == filling.evidence:
+        if not (found.strong or found.phrase) and found.nouns == filling.evidence:
             found.nouns, found.verb = self._alone(frame, wish, head, filling), 0.0
         if frame.parameter is not None and not self._is_parameter(frame, wish, head, filling, found):
             return min(found.nouns, _TOO_LITTLE), False, found.explained
         evidence = found.nouns + found.verb
         verb_only = found.strong and not found.phrase and found.nouns == filling.evidence and not filling.used
-        if verb_only and frame.objects and not any(token.lemma in frame.whole_verbs for token in wish.tokens):
+        if verb_only and not any(token.lemma in frame.whole_verbs for token in wish.tokens):
             evidence = min(evidence, _TOO_LITTLE)  # `forget` alone is not `clear_map`
         return evidence, found.strong, found.explained
 
@@ -113,7 +117,11 @@ class Scales:
         if not frame.phrases:
             return
         lemmas = [token.lemma for token in wish.tokens]
-        content = [lemma for lemma in lemmas if not self._free.at((lemma,), 0)]
+        content = [
+            lemma
+            for at, lemma in enumerate(lemmas)
+            if not self._empty.at((lemma,), 0) or (lemma == "in" and at == len(lemmas) - 1)
+        ]
         if not any(self._is_said(phrase, content) for phrase in frame.phrases):
             return
         words = {word for phrase in frame.phrases for word in phrase}
@@ -121,6 +129,16 @@ class Scales:
             if at not in filling.used and {lemma, *self._related.to(lemma)} & words:
                 found.explained.add(at)
         found.verb, found.strong, found.phrase = max(found.verb, _PHRASE), True, True
+
+    def _find_template(self, frame: Frame, wish: Wish, filling: Filling, found: Weighed) -> None:
+        """Find an example in which only the values and amounts are others."""
+        texts, lemmas = [token.text for token in wish.tokens], [token.lemma for token in wish.tokens]
+        said = template_of(texts, lemmas, filling.used, self._articles) if frame.templates else ()
+        rest = [token.form for at, token in enumerate(wish.tokens) if at not in filling.used]
+        if said in frame.templates and rest[:1] == ["base"] and "past" not in rest:
+            found.verb, found.phrase = max(found.verb, _PHRASE), True
+            found.strong = found.strong or "*" not in said
+            found.explained.update(range(len(texts)))
 
     def _is_said(self, phrase: tuple[str, ...], content: list[str]) -> bool:
         def same(word: str, said: str) -> bool:
@@ -140,8 +158,10 @@ class Scales:
         """Whether a parameter is spoken of by its whole name, or by a value that only it can have."""
         lemmas = [token.lemma for token in wish.tokens]
         said = {other for lemma in lemmas for other in (lemma, *self._related.to(lemma))} | filling.attributes
-        chosen = head is not None and lemmas[head] in _CHOOSERS and bool(filling.used)
-        if not (frame.own <= said or chosen):
+        is_choice = frame.slots[0].kind == "choice"
+        chosen = is_choice and head is not None and lemmas[head] in _CHOOSERS and bool(filling.used)
+        own = frame.own - _LIMITS if filling.attributes else frame.own
+        if not (own <= said or chosen):
             return False
         if not frame.writable and found.carried:
             found.explained.update(range(len(lemmas)))
@@ -157,18 +177,19 @@ class Scales:
         another_switch = not frame.states_itself and any(slot.is_switch for slot in frame.slots)
         only_values = len(values) == len(used) and not frame.sets and not filling.missing
         chosen = any(slot.kind == "choice" and slot.name in filling.arguments for slot in frame.slots)
-        is_bare = len(tokens) == 1 and chosen and not wish.polite and not filling.missing
+        is_bare = len(tokens) == 1 and chosen and not (wish.polite or filling.missing or wish.mood == "request")
         loose = is_bare and tokens[0].text not in _said_values(filling)
         if (verb and verb not in self._setters) or (values and (another_switch or only_values or loose)):
             return min(filling.evidence, _TOO_LITTLE)
-        if values or not used:
-            return filling.evidence
         spoken_of = any(frame.device_id in mention.devices for mention in (*wish.told, *wish.mentions))
+        at = min((at for at in used if tokens[at].amount), default=0)
+        before = {token.text for token in tokens[max(0, at - 2) : at] if token.amount is None}
+        is_aimed = bool(before & {"to", "at"}) and bool(verb) and not chosen
+        if values or not used:
+            return filling.evidence + (_AIMED if is_aimed else 0.0)
         wanted = bool(verb) or wish.polite or wish.mood != "plain" or spoken_of
         if not frame.is_setting or not wanted:
             return min(filling.evidence, _TOO_LITTLE)
-        at = min(used)
-        is_aimed = at > 0 and tokens[at - 1].text in {"to", "at"} and bool(verb) and spoken_of
         return filling.evidence + (_AIMED if is_aimed else 0.0)
 
     def _is_base(self, wish: Wish, at: int, head: int | None) -> bool:

@@ -11,12 +11,14 @@ from naila.fleet import DeviceView
 from naila.understanding.amounts import Amounts
 from naila.understanding.attempt import Attempt, Filling, Problem
 from naila.understanding.changes import Changes
-from naila.understanding.frames import Frame, Related, Slot
+from naila.understanding.frames import Frame, Slot
 from naila.understanding.quantities import Token, Units
+from naila.understanding.related import Related
 from naila.understanding.shares import Shares
 from naila.understanding.values import read_values
 
 _VALUE = "value"
+_DIRECTED = 0.3
 
 
 class Filler:
@@ -33,6 +35,7 @@ class Filler:
         self._amounts = Amounts(lexicon, units)
         self._changes = Changes(lexicon, self._amounts, related)
         self._shares = Shares(lexicon, units)
+        self._opposites = lexicon.opposites
 
     def fill(
         self,
@@ -69,6 +72,8 @@ class Filler:
             self._changes.read(attempt)
             self._amounts.read(attempt)
             self._shares.read(attempt)
+            self._direct(attempt)
+        self._shares.read_limits(attempt)
         self._shares.either_way(attempt)
         if frame.parameter is not None:
             _as_parameter(frame, filling)
@@ -80,6 +85,19 @@ class Filler:
             if slot.required and (name := argument_name(frame, slot)) not in {*filling.arguments, *refused}
         )
         return filling
+
+    def _direct(self, attempt: Attempt) -> None:
+        """Give a number the sign of the direction that was said, where its declaration says which is positive."""
+        for slot in attempt.slots:
+            value = attempt.filling.arguments.get(slot.name)
+            if slot.positive is None or isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            for at, lemma in enumerate(attempt.lemmas):
+                sense = self.related.sense((lemma,)) if attempt.is_free(at) else None
+                if sense is None or sense not in {slot.positive, self._opposites.get(slot.positive)}:
+                    continue
+                attempt.give(slot, value if sense == slot.positive else -abs(value), range(at, at + 1), _DIRECTED)
+                break
 
 
 def argument_name(frame: Frame, slot: Slot) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from naila.config.lexicon import Lexicon
 from naila.fleet import DeviceProfile, DeviceView, FleetView
-from naila.understanding.frames import Compiler, Frame
+from naila.understanding.compiler import Compiler
+from naila.understanding.frames import Frame
 from naila.understanding.gate import Wish
 from naila.understanding.quantities import Token
 from naila.understanding.targets import Names
 from naila.understanding.words import Phrases
 
 _MOST_CACHED = 512
+_SURELY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Compiled:
         all_frames: of every device.
         names: how the devices are called.
         verbs: everything that any of them can do.
+        doing: the same, by device.
         words: every word of their own.
         relative: words that change a setting: `brighter`, `up`.
     """
@@ -37,6 +40,7 @@ class Compiled:
     all_frames: tuple[Frame, ...]
     names: Names
     verbs: frozenset[str]
+    doing: Mapping[str, frozenset[str]]
     words: frozenset[str]
     relative: Phrases
 
@@ -96,7 +100,8 @@ class FleetIndex:
             only_nouns = frame.parameter is not None and any(slot.is_switch for slot in frame.slots)
             for word in frame.nouns if only_nouns else frame.words:
                 by_word.setdefault(word, []).append(place)
-        verbs = frozenset(word for frame in all_frames for word, weight in frame.verbs.items() if weight > 0.5)
+        verbs = frozenset(word for frame in all_frames for word, weight in frame.verbs.items() if weight > _SURELY)
+        doing = {device: frozenset(_verbs(listed)) for device, listed in frames.items()}
         names = Names(self._lexicon, self._compiler.related, self._compiler.lemmas, profiles, verbs)
         return Compiled(
             profiles=profiles,
@@ -105,6 +110,7 @@ class FleetIndex:
             all_frames=all_frames,
             names=names,
             verbs=verbs,
+            doing=doing,
             words=frozenset(by_word) | names.vocabulary,
             relative=self._relative,
         )
@@ -118,6 +124,10 @@ class FleetIndex:
         frames = self._compiler.frames(profile)
         self._frames[profile.device_id] = (profile, frames)
         return frames
+
+
+def _verbs(frames: Iterable[Frame]) -> Iterator[str]:
+    return (word for frame in frames for word, weight in frame.verbs.items() if weight >= _SURELY)
 
 
 def _same(left: Sequence[DeviceProfile], right: Sequence[DeviceProfile]) -> bool:

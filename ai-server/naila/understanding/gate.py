@@ -17,6 +17,7 @@ Barred = Literal["talk", "harmless", "empty"]
 Mentions: TypeAlias = Callable[[Sequence[Token]], tuple[Mention, ...]]
 
 _GOING: tuple[str, ...] = ("send", "bring", "take", "get", "move", "drive")
+_GOING_TO: tuple[str, ...] = ("to", "home", "back", "over", "into", "forward", "away")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +63,26 @@ class Gate:
         self._delegated = Phrases(lexicon.delegated)
         self._questions = Phrases(lexicon.questions)
         self._modals = Phrases(lexicon.modals)
-        self._bars = tuple(
-            Phrases(words) for words in (lexicon.negations, lexicon.subordinators, lexicon.later, lexicon.hearsay)
-        )
+        self._bars = tuple(Phrases(words) for words in (lexicon.negations, lexicon.subordinators, lexicon.later))
         self._hearsay = Phrases(lexicon.hearsay)
         self._conditions = Phrases(lexicon.subordinators)
         self._subjects = frozenset(lexicon.subjects)
         self._harmless = Phrases(lexicon.harmless)
         self._pronouns = frozenset(word for word in lexicon.pronouns if " " not in word)
 
-    def is_reported(self, texts: Sequence[str]) -> bool:
-        """Whether a text tells what somebody said, quotes, or plays a game of words: nothing in it is a wish."""
-        return '"' in texts or self._hearsay.found(texts)
+    def is_reported(self, tokens: Sequence[Token], verbs: frozenset[str]) -> bool:
+        """Whether a text tells what somebody said, quotes, or plays a game of words: nothing in it is a wish.
+
+        Args:
+            tokens: the words.
+            verbs: what devices can do: a text that begins so is about that, as `film for a minute`.
+        """
+        texts = [token.text for token in tokens]
+        if '"' in texts:
+            return True
+        kept = self.strip(tokens)[0]
+        is_done = bool(kept) and kept[0].form == "base" and kept[0].lemma in verbs and len(kept) > 1
+        return self._hearsay.found([token.text for token in (kept[1:] if is_done else tokens)])
 
     def strip(self, tokens: Sequence[Token]) -> tuple[list[Token], bool]:
         """Return the tokens without what opens and closes politely, and whether something polite was there."""
@@ -94,7 +103,7 @@ class Gate:
         kept, polite = self.strip(tokens)
         if not kept:
             return "empty"
-        kept, called, more = self._called(kept, mentions)
+        kept, called, more = self._asked_of(kept, mentions) or self._called(kept, mentions)
         polite = polite or more
         texts = [token.text for token in kept]
         mood, length = self._way(texts)
@@ -131,6 +140,16 @@ class Gate:
         if modal and first.end + modal < len(kept):
             return kept[first.end + modal :], called, False
         return kept, (), False
+
+    def _asked_of(self, kept: list[Token], mentions: Mentions) -> tuple[list[Token], tuple[Mention, ...], bool] | None:
+        """Take off whom it is asked of: `could the arm …`."""
+        first = next((mention for mention in mentions(kept[1:]) if mention.start == 0), None)
+        if first is None or kept[0].text != "could" or first.end + 1 >= len(kept):
+            return None
+        rest, polite = self.strip(kept[first.end + 1 :])
+        if not rest or rest[0].form != "base":
+            return None
+        return rest, (replace(first, end=0),), polite
 
     def _remark(self, texts: list[str]) -> Barred | None:
         """Return what a clause is that does not ask for anything: a remark, a question."""
@@ -172,12 +191,13 @@ class Gate:
         joined = self._delegated.at(texts, end)
         verb = texts[length - 1]
         if verb in _GOING:
-            if texts[end] != "to" or verb in {"move", "drive"}:
+            if texts[end] not in (_GOING_TO if verb not in {"move", "drive"} else ()):
                 return None
             rest = [Token("go", "go"), *tokens[end:]]
         else:
             rest = tokens[end + joined :]
-        if not rest or (verb in {"tell", "ask", "order", "instruct", "command"} and not joined):
+        is_said = told is not None and bool(rest) and rest[0].form == "base" and rest[0].text not in self._subjects
+        if not rest or (verb in {"tell", "ask", "order", "instruct", "command"} and not joined and not is_said):
             return None
         shifted = (replace(told, start=0, end=0),) if told else ()
         return self.strip(rest)[0], shifted

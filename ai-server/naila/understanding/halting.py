@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from naila.config.lexicon import Lexicon
 from naila.understanding.quantities import Token
@@ -26,13 +26,15 @@ class Halting:
         self._requests = Phrases((*lexicon.requests, *lexicon.delegations, *lexicon.wishes, "can you make"))
         self._delegated = Phrases(lexicon.delegated)
         self._questions = Phrases(lexicon.questions)
+        values = (*lexicon.kinds["direction"], "side", "from", "around", "round", "along", "a", "your", "so", "fast")
+        self._ways = frozenset(values)
         self._openers = Phrases((*lexicon.openers, *lexicon.fillers))
 
     def read(
         self,
         tokens: Sequence[Token],
         mentions: Sequence[Mention],
-        verbs: frozenset[str],
+        doing: Mapping[str, frozenset[str]],
         *,
         own: str | None,
         about: str | None,
@@ -42,7 +44,7 @@ class Halting:
         Args:
             tokens: the words, without marks.
             mentions: devices that they speak of.
-            verbs: what devices can be doing.
+            doing: what each device can be doing.
             own: the device that is spoken to, if it declared anything.
             about: the device that was spoken of before.
         """
@@ -50,27 +52,41 @@ class Halting:
             return None
         texts = [token.text for token in tokens]
         taken = {place: mention for mention in mentions for place in range(mention.start, mention.end)}
-        at, stops = self._opening(texts, taken), False
-        if at is None:
+        busy = self._busy(tokens, texts, taken, frozenset().union(*doing.values()))
+        if busy is None:
             return None
-        while at < len(texts):
+        able = frozenset(device for device, known in doing.items() if busy & known)
+        if own not in able and len(able) == 1:
+            own = next(iter(able))  # `stop blinking`, said to a rover
+        return self._whom(texts, mentions, own, about)
+
+    def _busy(
+        self, tokens: Sequence[Token], texts: list[str], taken: dict[int, Mention], verbs: frozenset[str]
+    ) -> set[str] | None:
+        """Return what is to be stopped, where it is said; None where the words are about anything else."""
+        busy: set[str] = set()
+        at, stops = self._opening(texts, taken), False
+        while at is not None and at < len(texts):
+            length = self._verbs.at(texts, at)
+            ways = (self._requests, self._delegated, self._openers)
             if at in taken:
                 at = taken[at].end
-            elif length := self._verbs.at(texts, at):
+            elif length:
                 stops, at = True, at + length
-            elif length := max(
-                self._requests.at(texts, at), self._delegated.at(texts, at), self._openers.at(texts, at)
-            ):
+            elif length := max(phrases.at(texts, at) for phrases in ways):
                 at += length
-            elif (
-                texts[at] in self._with
-                or texts[at] in MARKS
-                or (tokens[at].form == "ing" and tokens[at].lemma in verbs)
-            ):
+            elif tokens[at].form == "ing" and tokens[at].lemma in verbs:
+                busy.add(tokens[at].lemma)
+                at += 1
+            elif texts[at] in self._with or texts[at] in MARKS or (stops and busy and self._is_manner(tokens, at)):
                 at += 1
             else:
                 return None
-        return self._whom(texts, mentions, own, about) if stops else None
+        return busy if stops and at is not None else None
+
+    def _is_manner(self, tokens: Sequence[Token], at: int) -> bool:
+        """Whether a word only says how or where it was being done: `stop turning left`, `… from side to side`."""
+        return tokens[at].text in self._ways
 
     def _opening(self, texts: list[str], taken: dict[int, Mention]) -> int | None:
         at = 0

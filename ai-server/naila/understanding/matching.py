@@ -21,6 +21,7 @@ from naila.understanding.gate import Wish
 from naila.understanding.quantities import Token
 from naila.understanding.words import Phrases
 
+_UP: Final = frozenset({"up", "on", "onto", "hold"})
 _INHERITED: Final = 0.5
 _ARTICLES: Final = frozenset({"the", "a", "an", "this", "that", "my", "your"})
 _DEFINITE: Final = frozenset({"the", "this", "that", "my", "your", "our", "his", "her"})
@@ -41,6 +42,7 @@ class Match:
         bare: nothing but the verb was said.
         alone: neither a verb of its own nor one that sets anything was said.
         is_strong: its own verb or phrase was said.
+        is_change: only how it should differ was said: `faster`.
         support: numbers that the words support, by argument.
     """
 
@@ -53,6 +55,7 @@ class Match:
     bare: bool = False
     alone: bool = False
     is_strong: bool = False
+    is_change: bool = False
     support: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
@@ -83,7 +86,16 @@ class Matcher:
         self._generic = lexicon.generic
         self._figurative = lexicon.figurative
         self._body = lexicon.body
-        openings = (lexicon.relative, lexicon.extremes, lexicon.manner, lexicon.half_turns, lexicon.whole_turns)
+        self._scales_words = lexicon.scales
+        openings = (
+            lexicon.factors,
+            lexicon.state.adjectives,
+            lexicon.relative,
+            lexicon.extremes,
+            lexicon.manner,
+            lexicon.half_turns,
+            lexicon.whole_turns,
+        )
         self._openings = frozenset(phrase.split()[0] for phrases in openings for phrase in phrases)
 
     def match(
@@ -114,6 +126,7 @@ class Matcher:
         explained = mentioned | filling.used | filling.named | found
         self._explain_rest(tokens, explained)
         if strong:
+            _explain_particle(frame, tokens, explained)
             self._explain_object(frame, tokens, explained)
         is_talk = not inherited and _is_statement(wish, mentioned, head, filling)
         if is_talk or (head is not None and head not in explained):
@@ -133,6 +146,7 @@ class Matcher:
             alone=not strong and not (head is not None and tokens[head].lemma in self._carriers),
             bare=not filling.used and len(tokens) - len(mentioned) <= 1,
             is_strong=strong,
+            is_change=bool(filling.attributes),
             support=filling.support,
         )
 
@@ -163,9 +177,14 @@ class Matcher:
         while at < len(tokens):
             length = 0 if at in explained else max(self._free.at(texts, at), self._particles.at(texts, at))
             explained.update(range(at, at + length))
-            if _is_article_number(tokens, at):
+            if _is_article_number(tokens, at) or self._is_scale(tokens, at, explained):
                 explained.add(at)
             at += length or 1
+
+    def _is_scale(self, tokens: Sequence[Token], at: int, explained: set[int]) -> bool:
+        """Whether it is the `level` of `level five`."""
+        after = tokens[at + 1].amount if at + 1 < len(tokens) and at + 1 in explained else None
+        return after is not None and after.unit is None and not after.counted and tokens[at].lemma in self._scales_words
 
     def _explain_object(self, frame: Frame, tokens: Sequence[Token], explained: set[int]) -> None:
         """Explain one thing that something is done to: `the cup`, `at my daughter`."""
@@ -174,14 +193,24 @@ class Matcher:
             return
         first = unknown[0]
         before = tokens[first - 2]
+        if before.text in _UP and first > 2:
+            before = tokens[first - 3]  # `pick up the cup`
         are_nouns = all(tokens[at].form in {"base", "s"} and tokens[at].amount is None for at in unknown)
         if not are_nouns or tokens[first - 1].text not in _DEFINITE:
             return
         figurative = self._figurative | self._body
         is_figurative = any({tokens[at].text, tokens[at].lemma} & figurative for at in unknown)
         is_thing = before.lemma in frame.object_verbs and not any(tokens[at].lemma in self._generic for at in unknown)
-        if not is_figurative and (is_thing or before.text in frame.object_after):
+        is_somebody = before.text in frame.object_after and tokens[first - 1].text != "your"
+        if not is_figurative and (is_thing or is_somebody):
             explained.update(unknown)
+
+
+def _explain_particle(frame: Frame, tokens: Sequence[Token], explained: set[int]) -> None:
+    """Explain the `up` of `open up`."""
+    last = len(tokens) - 1
+    if last > 0 and tokens[last].text == "up" and tokens[last - 1].lemma in frame.whole_verbs:
+        explained.add(last)
 
 
 def _mentioned(frame: Frame, wish: Wish) -> set[int] | None:

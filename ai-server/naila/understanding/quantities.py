@@ -16,6 +16,7 @@ from naila.understanding.words import Form, Phrases, Word
 
 PERCENT: Final = "percent"
 DEGREE: Final = "degree"
+_WITH_HUNDREDTHS: Final = frozenset({"meter"})
 _ROUND_UNITS: Final = frozenset({"turn"})
 _DECLARABLE: Final = re.compile(r"[A-Za-zµ°%Ω]{1,16}([/*][A-Za-z°]{1,8})?(\^?[-²³2-3]{1,2})?")
 
@@ -157,6 +158,7 @@ class Measures:
         self._units = units
         self._counted = lexicon.counted
         self._counts = lexicon.counts
+        self._factors = lexicon.factors
         self._fractions = lexicon.fractions
         self._multiples = {tuple(words.split()): value for words, value in lexicon.multiples.items()}
         self._vague = {tuple(words.split()): value for words, value in lexicon.vague.items()}
@@ -186,6 +188,8 @@ class Measures:
 
     def _amount_at(self, words: Sequence[Word], start: int) -> tuple[Amount, int] | None:
         texts = [word.text for word in words[start : start + 16]]
+        if texts[0] in self._factors and texts[1:2] == ["as"]:
+            return None  # `twice as fast`
         if texts[0] in self._counts:
             return Amount(self._counts[texts[0]], counted=True), 1
         article = texts[0] in {"a", "an", "the", "every", "each", "another"}
@@ -254,6 +258,9 @@ class Measures:
             end = after + skip + unit[1]
             if texts[end : end + 2] == ["and", "a"] and self._is(list(texts), end + 2, self._fractions):
                 return Amount(value + self._fractions[texts[end + 2]], unit[0]), end + 3 - start
+            hundredths = self._hundredths(words, end) if unit[0] in _WITH_HUNDREDTHS and value == int(value) else None
+            if hundredths is not None:
+                return Amount(value + hundredths / 100, unit[0]), end + 1 - start
             return Amount(value, unit[0]), end - start
         if after + skip < len(texts) and (words[after + skip].lemma in self._counted or texts[after + skip] == "x"):
             return Amount(value, counted=True), length + skip + 1
@@ -263,6 +270,15 @@ class Measures:
         if is_fraction and not numeric:
             return None
         return Amount(value), length
+
+    def _hundredths(self, words: Sequence[Word], at: int) -> float | None:
+        """Return the twenty of `one meter twenty`."""
+        texts = [word.text for word in words[at : at + 3]]
+        found = number_at(texts, 0) if texts and texts[0] not in {"-", "minus"} else None
+        if found is None or found[1] != 1 or found[0] not in range(10, 100):
+            return None
+        counted = len(words) > at + 1 and words[at + 1].lemma in self._counted
+        return None if counted or self._units.at(words, at + 1) else found[0]
 
     def _one_of(self, words: Sequence[Word], start: int) -> tuple[Amount, int] | None:
         """Return `a meter`, `an inch`, `a full turn`, `every second`."""
@@ -280,13 +296,14 @@ class Measures:
 
 
 def _joined(tokens: list[Token], units: Units) -> list[Token]:
-    """Join `one meter twenty centimeters` into one amount."""
+    """Join `one meter twenty centimeters` and `one meter and twenty centimeters` into one amount."""
     joined: list[Token] = []
     for token in tokens:
-        last = joined[-1] if joined else None
+        link = 1 if len(joined) > 1 and joined[-1].text == "and" else 0
+        last = joined[-1 - link] if len(joined) > link else None
         if last and last.amount and token.amount and (both := _sum(last.amount, token.amount, units)):
-            said = f"{last.text} {token.text}"
-            joined[-1] = Token(said, said, amount=replace(both, said=said))
+            said = " ".join(each.text for each in (*joined[-1 - link :], token))
+            joined[-1 - link :] = [Token(said, said, amount=replace(both, said=said))]
         else:
             joined.append(token)
     return joined

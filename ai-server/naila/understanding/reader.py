@@ -9,11 +9,13 @@ from typing import Final
 from naila.config.lexicon import Lexicon
 from naila.fleet import FleetView
 from naila.understanding.answers import Answers, Chosen
-from naila.understanding.clauses import MOST_CLAUSES, Clause, clauses
-from naila.understanding.deciding import Context, Decider, Decision, Part
+from naila.understanding.clauses import MOST_CLAUSES, Clause, clauses, in_order
+from naila.understanding.compiler import Compiler
+from naila.understanding.context import Context, Decision
+from naila.understanding.deciding import Decider
 from naila.understanding.filling import Filler
-from naila.understanding.fleet_index import Compiled, FleetIndex, words_of
-from naila.understanding.frames import Compiler
+from naila.understanding.fleet_index import FleetIndex, words_of
+from naila.understanding.followups import FollowUps
 from naila.understanding.gate import Gate
 from naila.understanding.halting import Halting
 from naila.understanding.matching import Matcher
@@ -33,12 +35,11 @@ from naila.understanding.reading import (
 )
 from naila.understanding.spelling import Spelling
 from naila.understanding.state import StateQuestions
-from naila.understanding.words import MARKS, Phrases, Vocabulary, Word
+from naila.understanding.wishes import Wishes
+from naila.understanding.words import MARKS, Vocabulary, Word
 
 MOST_CHARS: Final = 400
 _MOST_WORDS: Final = 80
-_MOST_STEPS: Final = 10
-_LONGEST_UNPUNCTUATED: Final = 40
 
 
 class CommandReader:
@@ -56,20 +57,25 @@ class CommandReader:
         self._index = FleetIndex(lexicon, compiler)
         self._gate = Gate(lexicon)
         matcher = Matcher(lexicon, Filler(lexicon, units, compiler.related))
-        self._decider = Decider(lexicon, matcher)
+        self._wishes = Wishes(lexicon, self._gate, Decider(lexicon, matcher))
         self._answers = Answers(lexicon, matcher, self._gate)
+        self._followups = FollowUps(lexicon, matcher, self._gate)
         self._halting = Halting(lexicon)
         self._state = StateQuestions(lexicon, compiler, self._gate)
         self._spelling = Spelling(self._vocabulary.known)
-        self._carriers = lexicon.carriers
-        self._corrections = Phrases(lexicon.corrections)
         self._everyday = frozenset(lexicon.everyday)
         self._repeats = frozenset(lexicon.again)
         self._withdrawals = frozenset(lexicon.withdrawals)
         self._idle = self._withdrawals - frozenset(lexicon.stop.verbs)
 
     def read(
-        self, text: str, view: FleetView, *, question: OpenQuestion | None = None, about: str | None = None
+        self,
+        text: str,
+        view: FleetView,
+        *,
+        question: OpenQuestion | None = None,
+        about: str | None = None,
+        last: Sequence[Step] = (),
     ) -> Reading:
         """Return what a text asks for.
 
@@ -78,6 +84,7 @@ class CommandReader:
             view: the devices that can be spoken of through the speaker's.
             question: what was asked back, and not answered yet.
             about: id of the device that was spoken of last.
+            last: the steps of the last command, for what corrects it.
         """
         if len(text) > MOST_CHARS:
             return NotACommand()
@@ -85,31 +92,38 @@ class CommandReader:
         if not words or len(words) > _MOST_WORDS:
             return NotACommand()
         fleet = self._index.compiled(view)
-        reading = self._read(words, view, fleet, question, about)
+        reading = self._read(words, Context(view=view, fleet=fleet, about=about), question, last)
         if isinstance(reading, NotACommand | Doubtful) or (
             isinstance(reading, CannotDo) and reading.code != "out_of_range"
         ):
             corrected = self._spelling.corrected(words, fleet.words)
             if corrected is not None:
-                again = self._read(corrected, view, fleet, question, about)
+                again = self._read(corrected, Context(view=view, fleet=fleet, about=about), question, last)
                 if not isinstance(again, NotACommand | Doubtful | CannotDo | Repeat | Withdrawn):
                     return _by_similarity(again)
         return reading
 
     def _read(
-        self, words: list[Word], view: FleetView, fleet: Compiled, question: OpenQuestion | None, about: str | None
+        self, words: list[Word], context: Context, question: OpenQuestion | None, last: Sequence[Step]
     ) -> Reading:
         tokens = self._measures.tokens(words)
         plain = [token for token in tokens if token.text not in MARKS]
         if not plain:
             return NotACommand()
+        view, fleet = context.view, context.fleet
         own = view.speaker if view.device(view.speaker) else None
-        stop = self._halting.read(plain, fleet.names.mentions(plain), fleet.verbs, own=own, about=about)
+        stop = self._halting.read(plain, fleet.names.mentions(plain), fleet.doing, own=own, about=context.about)
         if stop is not None:
             return stop
-        context = Context(view=view, fleet=fleet, about=about)
-        answer = self._answered(tokens, plain, question, context)
-        return answer or self._said(plain, question) or self._fresh(tokens, context)
+        read = self._answered(tokens, plain, question, context) or self._said(plain, question)
+        if read is not None and not (last and isinstance(read, NotACommand)):
+            return read
+        fresh = read or self._fresh(tokens, context)
+        if question is not None and question.kind == "argument" and isinstance(fresh, NotACommand):
+            asks = any(token.text in {"?", '"'} for token in tokens)
+            fresh = (None if asks else self._answers.unknown(plain, question, fleet)) or fresh
+        is_quoted = any(token.text == '"' for token in tokens)
+        return fresh if question is not None or is_quoted else self._followups.read(plain, last, fresh, context)
 
     def _answered(
         self, tokens: Sequence[Token], plain: Sequence[Token], question: OpenQuestion | None, context: Context
@@ -130,14 +144,15 @@ class CommandReader:
         return NotACommand() if said & self._everyday else None
 
     def _fresh(self, tokens: Sequence[Token], context: Context) -> Reading:
+        tokens = in_order(tokens)
         parts = clauses(tokens)
-        is_reported = self._gate.is_reported([token.text for token in tokens])
+        is_reported = self._gate.is_reported(tokens, context.fleet.verbs)
         if is_reported or not 0 < len(parts) <= MOST_CLAUSES:
             return NotACommand()
         asked = self._asked(parts, context, only_questions=True)
         if asked is not None:
             return asked
-        reading = self._wishes(parts, tokens, context)
+        reading = self._wishes.read(parts, tokens, context)
         if isinstance(reading, NotACommand):
             return self._asked(parts, context, only_questions=False) or reading
         return reading
@@ -151,127 +166,6 @@ class CommandReader:
         if only_questions and not self._state.begins_question(words):
             return None
         return self._state.read(words, context.view, context.fleet, asked=last[-1].asked, about=context.about)
-
-    def _wishes(self, parts: Sequence[Clause], tokens: Sequence[Token], context: Context) -> Reading:
-        steps: list[Step] = []
-        at = 0
-        while at < len(parts):
-            if at and parts[at].sentence != parts[at - 1].sentence:
-                context = replace(context, before=())
-            part, length = self._part(parts, at, context)
-            at += length
-            if steps and self._corrections.at([token.text for token in parts[at - length].tokens], 0):
-                return NotACommand()
-            if part == "harmless":
-                continue
-            decision, meant = part
-            if not isinstance(decision, tuple):
-                return self._unfinished(decision, parts, at, context, before=tuple(steps), tokens=tokens)
-            steps.extend(decision)
-            context = replace(context, before=meant, about=decision[-1].device_id)
-        too_many = len(steps) > _MOST_STEPS * max(1, len(context.view.devices))
-        return NotACommand() if too_many or not steps else Commands(tuple(steps))
-
-    def _unfinished(
-        self,
-        decision: Reading,
-        parts: Sequence[Clause],
-        at: int,
-        context: Context,
-        *,
-        before: tuple[Step, ...],
-        tokens: Sequence[Token],
-    ) -> Reading:
-        """Return what the whole comes to where one clause is no step: all of it is done, or nothing."""
-        if isinstance(decision, Doubtful):
-            return replace(decision, clauses=len(parts))
-        if not isinstance(decision, AskBack):
-            return decision
-        if self._goes_on_talking(parts[at:], context):
-            return NotACommand()
-        rest = words_of(tokens[parts[at - 1].end :]).strip(" ,.;") if at < len(parts) else ""
-        return AskBack(replace(decision.question, before=before, after=rest))
-
-    def _goes_on_talking(self, parts: Sequence[Clause], context: Context) -> bool:
-        """Whether what follows a wish shows that it was none: `blink and you will miss it`."""
-        readings = (self._clause(part.tokens, context, asked=part.asked) for part in parts)
-        return any(reading != "harmless" and isinstance(reading[0], NotACommand) for reading in readings)
-
-    def _part(self, parts: Sequence[Clause], at: int, context: Context) -> tuple[Part, int]:
-        """Return what the clause at `at` comes to, joined with those after it where only that makes sense."""
-        part = parts[at]
-        is_called = self._is_mention(part.tokens, context)
-        first = self._clause(part.tokens, context, asked=part.asked)
-        if first == "harmless" and not is_called:
-            return first, 1
-        following = [next_ for next_ in parts[at + 1 : at + 3] if next_.sentence == part.sentence or is_called]
-        if following and (is_called or not _is_complete(first) or self._is_tail(following[0], first, context)):
-            joined = list(part.tokens)
-            for count, next_ in enumerate(following, 2):
-                joined.extend(next_.tokens)
-                both = self._clause(joined, context, asked=next_.asked)
-                if _is_complete(both) or (is_called and count == 2):
-                    return both, count
-        if following and not _is_complete(first) and len(self._gate.strip(part.tokens)[0]) == 1:
-            shared = self._clause((*part.tokens, *following[0].tokens[1:]), context, asked=part.asked)
-            if _is_complete(shared):
-                return shared, 1
-        if not _is_complete(first):
-            split = self._unpunctuated(part.tokens, context, asked=part.asked)
-            if split is not None:
-                return split, 1
-        return first, 1
-
-    def _is_tail(self, part: Clause, first: Part, context: Context) -> bool:
-        """Whether a clause makes sense only as the end of the one before it."""
-        if self._is_mention(part.tokens, context):
-            return True
-        if first == "harmless" or not isinstance(first[0], tuple):
-            return False
-        after = replace(context, before=first[1], about=first[0][-1].device_id)
-        alone = self._clause(part.tokens, after, asked=part.asked)
-        return alone != "harmless" and isinstance(alone[0], NotACommand | Doubtful)
-
-    def _is_mention(self, tokens: Sequence[Token], context: Context) -> bool:
-        kept = self._gate.strip(tokens)[0]
-        mentions = context.fleet.names.mentions(kept)
-        return bool(mentions) and mentions[0].start == 0 and mentions[0].end == len(kept)
-
-    def _clause(self, tokens: Sequence[Token], context: Context, *, asked: bool) -> Part:
-        key = (tuple(tokens), context.before, context.about, asked)
-        if key not in context.known:
-            context.known[key] = self._read_clause(tokens, context, asked=asked)
-        return context.known[key]
-
-    def _read_clause(self, tokens: Sequence[Token], context: Context, *, asked: bool) -> Part:
-        kept = self._gate.strip(tokens)[0]
-        if words_of(kept) in self._everyday:
-            is_theirs = any(token.lemma in context.fleet.words for token in kept)
-            return (NotACommand(), ()) if is_theirs else "harmless"
-        opened = self._gate.open(tokens, context.fleet.names.mentions, asked=asked)
-        if isinstance(opened, str):
-            return "harmless" if opened in {"harmless", "empty"} else (NotACommand(), ())
-        return self._decider.decide(opened, context)
-
-    def _unpunctuated(self, tokens: Sequence[Token], context: Context, *, asked: bool, depth: int = 0) -> Part | None:
-        """Read `go back 20 cm turn around and …`: commands with nothing between them."""
-        if len(tokens) > _LONGEST_UNPUNCTUATED or depth > 4:
-            return None
-        for cut in range(1, len(tokens)):
-            token = tokens[cut]
-            starts = token.form == "base" and (token.lemma in context.fleet.verbs or token.lemma in self._carriers)
-            if not starts:
-                continue
-            left = self._clause(tokens[:cut], context, asked=asked)
-            if left == "harmless" or not isinstance(left[0], tuple):
-                continue
-            after = replace(context, before=left[1], about=left[0][-1].device_id)
-            right: Part | None = self._clause(tokens[cut:], after, asked=asked)
-            if not _is_complete(right):
-                right = self._unpunctuated(tokens[cut:], after, asked=asked, depth=depth + 1)
-            if right is not None and right != "harmless" and isinstance(right[0], tuple):
-                return (*left[0], *right[0]), right[1]
-        return None
 
     def _answer(
         self, tokens: Sequence[Token], plain: Sequence[Token], question: OpenQuestion, context: Context
@@ -311,10 +205,6 @@ class CommandReader:
         if isinstance(rest, AskBack):
             return AskBack(replace(rest.question, before=(*done, *rest.question.before)))
         return rest
-
-
-def _is_complete(part: Part | None) -> bool:
-    return part is not None and part != "harmless" and isinstance(part[0], tuple | StateQuestion)
 
 
 def _narrowed(view: FleetView, chosen: Chosen, question: OpenQuestion) -> FleetView:

@@ -14,6 +14,9 @@ _EVIDENCE: Final = 0.3
 _NEAR: Final = 3
 _ROUND: Final = frozenset({"turn", "circle", "rotation", "spin"})
 _PARTS: Final = frozenset({"full", "complete", "half", "quarter"})
+_HALF: Final = 0.5
+_ABLE: Final = ("you can", "possible", "you are able to", "you possibly can", "it gets", "it goes", "it can be")
+_LOW: Final = frozenset({"dim", "dark", "low", "cold", "cool", "quiet", "close", "near"})
 _OPPOSITES: Final = ({("left",), ("right",)}, {("clockwise",), ("counterclockwise",)})
 
 
@@ -31,6 +34,9 @@ class Shares:
         self._extreme_phrases = Phrases(words for words in lexicon.extremes if " " in words)
         self._manner = lexicon.manner
         self._manners = Phrases(lexicon.manner)
+        self._adjectives = lexicon.state.adjectives
+        self._ables = Phrases(f"as {words}" for words in _ABLE)
+        self._low = frozenset(word for word, (_, sign) in lexicon.relative.items() if sign < 0) | _LOW
         self._turns = ((Phrases(lexicon.whole_turns), 360.0), (Phrases(lexicon.half_turns), 180.0))
 
     def read_extremes(self, attempt: Attempt) -> None:
@@ -52,13 +58,17 @@ class Shares:
             names_it = attempt.frame.parameter is not None and token.lemma in attempt.frame.own
             if share is not None and attempt.is_free(at) and not names_it:
                 self._give(attempt, range(at, at + 1), share)
+        self.read_limits(attempt)
         self._read_manners(attempt)
 
     @staticmethod
     def _give(attempt: Attempt, places: range, share: float) -> None:
         around = range(max(0, places.start - _NEAR), min(len(attempt.tokens), places.stop + _NEAR))
         near = {attempt.lemmas[place] for place in around if place not in places}
-        whose = [slot for slot in attempt.open_numbers() if has_range(slot) and near & attempt.nouns_of(slot)]
+        open_numbers = [slot for slot in attempt.open_numbers() if has_range(slot)]
+        whose = [slot for slot in open_numbers if near & attempt.nouns_of(slot)]
+        if not whose and attempt.only_setting() and _is_aimed(attempt, places.start):
+            whose = open_numbers
         if len(whose) == 1:
             slot = whose[0]
             value = (slot.minimum or 0.0) if share == 0 else (slot.maximum or 0.0) * share
@@ -75,6 +85,28 @@ class Shares:
                     attempt.give(slot, within(slot, share), range(at, at + length), 0.0)
                     break
 
+    def read_limits(self, attempt: Attempt) -> None:
+        """Read `as hard as you can`; where nothing can be that much, it only says to hurry."""
+        for at in range(len(attempt.texts) - 3):
+            length = self._ables.at(attempt.texts, at + 2)
+            if attempt.texts[at] != "as" or not length or not attempt.is_free(at + 1):
+                continue
+            attribute, share = self._limit(attempt.texts[at + 1], attempt.lemmas[at + 1])
+            if attribute is None:
+                continue
+            places = range(at, at + 2 + length)
+            attempt.filling.named.update(places)
+            for slot in attempt.open_numbers():
+                may_be = not slot.required or attempt.frame.is_setting
+                if may_be and attribute in attempt.nouns_of(slot) and has_range(slot):
+                    attempt.give(slot, within(slot, share), places, _EVIDENCE)
+                    break
+
+    def _limit(self, text: str, lemma: str) -> tuple[str | None, float]:
+        """Return what a word such as `hard`, `dim` is about, and which end of its range it means."""
+        attribute, share = self._manner.get(text, (self._adjectives.get(lemma), 1.0))
+        return attribute, 0.0 if share < _HALF or text in self._low else 1.0
+
     def _read_turns(self, attempt: Attempt) -> None:
         angle = self._angle(attempt)
         if angle is None or len(attempt.tokens) < 2:
@@ -85,7 +117,6 @@ class Shares:
                 length = phrases.at(attempt.texts, at) if attempt.is_free(at) else 0
                 if length:
                     self._turn(attempt, angle, degrees, range(at, at + length))
-                    return
 
     def _angle(self, attempt: Attempt) -> Slot | None:
         return next(
@@ -131,3 +162,9 @@ class Shares:
             two_ways = len(slot.choices) == 2 and any(both <= values for both in _OPPOSITES)
             if slot.required and two_ways and slot.name not in arguments:
                 arguments[slot.name] = slot.choices[0].value
+
+
+def _is_aimed(attempt: Attempt, at: int) -> bool:
+    """Whether a share is said to be where a setting should come to: `to a quarter`."""
+    before = at - 1 - int(at > 1 and attempt.texts[at - 1] in {"a", "one"})
+    return before >= 0 and attempt.texts[before] in {"to", "at"}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from naila.config.lexicon import Lexicon
 from naila.fleet import DeviceView, FleetView
+from naila.understanding.compiler import Compiler
 from naila.understanding.fleet_index import Compiled, words_of
-from naila.understanding.frames import Compiler
 from naila.understanding.gate import Gate
 from naila.understanding.quantities import Token
 from naila.understanding.reading import StateQuestion, StateTopic
@@ -72,6 +72,9 @@ class StateQuestions:
         self._capability_words = wording.capability_words
         self._presence = Phrases(wording.presence)
         self._presence_questions = frozenset(wording.presence_questions)
+        self._those = wording.those
+        self._who = wording.presence_words | wording.those
+        self._degrees = wording.degrees
         self._places = frozenset(map(_canonical_text, wording.places))
         self._activity = frozenset(map(_canonical_text, wording.activity))
         self._doing = wording.doing
@@ -149,6 +152,8 @@ class StateQuestions:
             fields = view.device(device)
             names = tuple(fields.profile.telemetry)[:_MOST_FIELDS] if fields else ()
             return StateQuestion(topic="reading", device_id=device, names=names)
+        if self._asks_who(question):
+            return StateQuestion(topic="presence")
         if question.canonical in self._activity:
             return StateQuestion(topic="activity", device_id=device)
         if question.canonical in self._capabilities or self._asks_capabilities(question):
@@ -159,6 +164,11 @@ class StateQuestions:
             if rest and self._presence.at(rest, 0) == len(rest) and (question.device or question.own or question.every):
                 return StateQuestion(topic="presence", device_id=device)
         return None
+
+    def _asks_who(self, question: _Asked) -> bool:
+        words = {token.text for token in question.tokens}
+        is_asked = question.is_question or question.tokens[0].text in {"list", "show", "name"}
+        return bool(words & self._those) and words <= self._who and is_asked
 
     def _asks_capabilities(self, question: _Asked) -> bool:
         words = set(question.canonical.split())
@@ -188,6 +198,7 @@ class StateQuestions:
         if offered is not None or not self._may_be_asked(question):
             return offered
         doing = self._doing_of(question, fleet)
+        question = _without_doing(question, fleet)
         trends = {text for _, text in question.content if self._trends.at([text], 0)}
         content = [pair for pair in question.content if pair[1] not in trends] or list(question.content)
         best: tuple[float, bool, str, str, str] | None = None
@@ -297,11 +308,19 @@ class StateQuestions:
                 hit.update(part for part in parts if {lemma, attribute} & self._compiler.related.to(part))
             elif lemma in described or text in described:
                 total += _DESCRIBED
-            else:
+                if attribute is not None:
+                    hit.add(lemma)  # `how fast` of a field that tells how fast it turns
+            elif text not in self._degrees:
                 return 0.0
         if not hit:
             return 0.0
         return total / len(content) + len(hit & set(parts)) / len(parts)
+
+
+def _without_doing(question: _Asked, fleet: Compiled) -> _Asked:
+    """Leave out at what the device is: the `spinning` of `how fast is the fan spinning`."""
+    kept = tuple(pair for pair in question.content if not (pair[1].endswith("ing") and pair[0] in fleet.verbs))
+    return replace(question, content=kept) if kept and len(question.content) > 1 else question
 
 
 class _Rooms:

@@ -8,8 +8,8 @@ from typing import Final
 
 from naila.config.lexicon import Lexicon
 from naila.fleet import DeviceProfile
-from naila.understanding.frames import Related
 from naila.understanding.quantities import Token
+from naila.understanding.related import Related
 from naila.understanding.words import Phrases
 
 _LONGEST_NAME: Final = 5

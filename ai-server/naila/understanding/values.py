@@ -12,6 +12,7 @@ from naila.understanding.frames import Slot
 _EVIDENCE: Final = 0.6
 _OWN_WORDS: Final = 0.79  # from here on, words are as good as the declared ones
 _SAME: Final = 0.8
+_OFF: Final = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,20 @@ def _value(attempt: Attempt, slot: Slot) -> _Found | None:
             if places is None:
                 continue
             rank = near + len(words) - 0.01 * (words[0] in attempt.frame.nouns)
-            if best is None or rank > best.rank:
+            if best is None or rank > best.rank or (choice.value == _OFF and len(words) >= len(best.places)):
                 best = _Found(choice.value, places, near, rank)
+    if best is not None and best.value == _OFF:
+        _explain_others(attempt, slot)
     return best
+
+
+def _explain_others(attempt: Attempt, slot: Slot) -> None:
+    """Explain what is to be off, where that is another value: `turn the heating off`."""
+    for choice in slot.choices:
+        for words, near in choice.phrases:
+            places = _places(attempt, words, near) if choice.value != _OFF and near > _SAME else None
+            if places is not None and len(words) == 1:
+                attempt.filling.named.update(places)
 
 
 def _places(attempt: Attempt, words: tuple[str, ...], near: float) -> range | None:
@@ -66,7 +78,7 @@ def _places(attempt: Attempt, words: tuple[str, ...], near: float) -> range | No
 def _said_again(attempt: Attempt, slot: Slot, value: JsonValue) -> set[int]:
     """Return where the same value is said: `go charge yourself at the dock`."""
     phrases = [
-        words for choice in slot.choices if choice.value == value for words, near in choice.phrases if near > _SAME
+        words for choice in slot.choices if choice.value == value for words, near in choice.phrases if near >= _SAME
     ]
     return {
         place

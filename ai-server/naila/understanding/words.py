@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -43,6 +43,7 @@ _TOKEN: Final = re.compile(
     r"|[^\W\d_]+(?:'[^\W\d_]+)*|'s\b"
     r"|[%°]|[.,;:!?\"()\n]"
 )
+_MOST_CHARS: Final = 120
 _VOWELS: Final = frozenset("aeiou")
 
 
@@ -138,6 +139,10 @@ class Vocabulary:
             text = pattern.sub(new, text)
         return [self._word("." if found == "\n" else found) for found in _TOKEN.findall(text)]
 
+    def lemmas(self, text: str) -> tuple[str, ...]:
+        """Return the base forms of a declaration's text, without marks; no more than its first characters."""
+        return tuple(word.lemma for word in self.words(text[:_MOST_CHARS]) if word.text not in MARKS)
+
     def lemma(self, text: str) -> str:
         """Return the base form of one word."""
         return self._word(text).lemma
@@ -163,7 +168,7 @@ class Vocabulary:
             return Word(text, text[:-1], "s")
         if text.endswith("ing") and len(text) > 5:
             return Word(text, self._base(text[:-3]), "ing")
-        if text.endswith("ed") and len(text) > 4:
+        if text.endswith("ed") and not text.endswith("eed") and len(text) > 4:
             return Word(text, self._base(text[:-2]), "past")
         return Word(text, text)
 
@@ -179,3 +184,17 @@ class Vocabulary:
         if len(stem) > 2 and stem[-1] not in _VOWELS and stem[-2] in _VOWELS and stem[-3] not in _VOWELS:
             return stem + "e"
         return stem
+
+
+def template_of(texts: Sequence[str], lemmas: Sequence[str], used: Container[int], free: Phrases) -> tuple[str, ...]:
+    """Return words with a star for those at the places `used`, and without free ones; empty if only stars are left."""
+    kept: list[str] = []
+    at = 0
+    while at < len(texts):
+        length = 0 if at in used else free.at(texts, at)
+        if at in used:
+            kept += [] if kept[-1:] == ["*"] else ["*"]
+        elif not length:
+            kept.append(lemmas[at])
+        at += length or 1
+    return tuple(kept) if set(kept) - {"*"} else ()

@@ -1,0 +1,91 @@
+"""Follow-ups: what corrects or continues the command that was just given: `no, left`, `I meant two meters`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from naila.config.lexicon import Lexicon
+from naila.understanding.context import Context
+from naila.understanding.deciding import problem_of
+from naila.understanding.fleet_index import device_of
+from naila.understanding.frames import Frame
+from naila.understanding.gate import Gate, Wish
+from naila.understanding.matching import Matcher
+from naila.understanding.quantities import Token
+from naila.understanding.reading import AskBack, CannotDo, Commands, Doubtful, NotACommand, Reading, Step
+from naila.understanding.refusing import unknown_goal
+from naila.understanding.words import Phrases
+
+_LONGEST: Final = 10
+
+
+class FollowUps:
+    """Reads follow-ups: only what is said anew of the last command changes.
+
+    Args:
+        lexicon: the language.
+        matcher: explains words by frames.
+        gate: tells wishes from talk.
+    """
+
+    def __init__(self, lexicon: Lexicon, matcher: Matcher, gate: Gate) -> None:
+        self._matcher = matcher
+        self._gate = gate
+        self._leads = Phrases((*lexicon.corrections, *lexicon.continuations))
+
+    def read(self, plain: Sequence[Token], last: Sequence[Step], fresh: Reading, context: Context) -> Reading:
+        """Return what a text makes of the last command, `fresh` where it does not follow it up.
+
+        Args:
+            plain: the words, without marks.
+            last: the steps of the last command.
+            fresh: what the text was read as by itself.
+            context: what is known.
+        """
+        rest = self._rest(plain) if last and len(plain) <= _LONGEST else ()
+        if not rest or not _is_open(fresh, last[-1]):
+            return fresh
+        frame = _frame(last[-1], context)
+        wish = self._gate.open(rest, context.fleet.names.mentions, asked=False)
+        if frame is None or isinstance(wish, str) or wish.mood not in {"plain", "request"}:
+            return fresh
+        return self._changed(frame, wish, last[-1], context) or fresh
+
+    def _rest(self, plain: Sequence[Token]) -> Sequence[Token]:
+        """Return what follows `no`, `I meant`, `and`; nothing where nothing of that begins it."""
+        texts = [token.text for token in plain]
+        at = 0
+        while length := self._leads.at(texts, at):
+            at += length
+        return plain[at:] if at else ()
+
+    def _changed(self, frame: Frame, wish: Wish, last: Step, context: Context) -> Reading | None:
+        device = device_of(context.view, frame.device_id)
+        match = self._matcher.match(frame, wish, device, inherited=True)
+        if match is None or match.unexplained:
+            return unknown_goal(wish, replace(context, before=(frame,)))
+        if match.problems:
+            return problem_of(match)
+        if not match.arguments.keys() - {"name"}:
+            return None
+        return Commands(
+            (Step(device_id=last.device_id, name=last.name, arguments={**last.arguments, **match.arguments}),)
+        )
+
+
+def _is_open(fresh: Reading, last: Step) -> bool:
+    """Whether a text leaves open what it wants, by itself."""
+    if isinstance(fresh, AskBack):
+        question = fresh.question
+        return (question.device_id, question.action) == (last.device_id, last.name) and not question.before
+    return isinstance(fresh, NotACommand | Doubtful) or (isinstance(fresh, CannotDo) and fresh.code == "unknown_action")
+
+
+def _frame(step: Step, context: Context) -> Frame | None:
+    parameter = step.arguments.get("name")
+    for frame in context.fleet.frames.get(step.device_id, ()):
+        if frame.action == step.name and (frame.parameter is None or frame.parameter == parameter):
+            return frame
+    return None
