@@ -210,7 +210,7 @@ async def test_a_read_only_database_is_named_with_the_fix(tmp_path: Path) -> Non
         connection.execute("PRAGMA query_only = ON")
 
     async with Database(tmp_path / "naila.db") as database:
-        await database.read(forbid)
+        await database.run(forbid)
         with pytest.raises(StorageError, match=r"naila\.db: .*readonly.*writable for the user that NAILA runs as"):
             await database.run(insert)
 
@@ -270,3 +270,22 @@ async def test_failing_and_working_again_is_told_once_each(tmp_path: Path) -> No
         await database.run(lambda connection: connection.execute("DELETE FROM facts"))
     assert told[1:] == [None]
     assert database.error is None
+
+
+async def test_who_reads_does_not_wait_for_who_writes(tmp_path: Path) -> None:
+    may_go = threading.Event()
+    async with Database(tmp_path / "naila.db") as database:
+        await database.run(insert)
+        writing = asyncio.create_task(database.run(lambda _: may_go.wait(30)))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            assert await database.read(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+        assert not writing.done()
+        may_go.set()
+        await writing
+
+
+async def test_reading_cannot_write(tmp_path: Path) -> None:
+    async with Database(tmp_path / "naila.db") as database:
+        with pytest.raises(StorageError, match="readonly"):
+            await database.read(insert)

@@ -301,6 +301,7 @@ class FakeReader:
     script: dict[str, Reading] = field(default_factory=dict)
     questions: list[OpenQuestion | None] = field(default_factory=list)
     contexts: list[tuple[FleetView, str | None]] = field(default_factory=list)
+    lasts: list[Sequence[Step]] = field(default_factory=list)
 
     def read(
         self,
@@ -313,6 +314,7 @@ class FakeReader:
     ) -> Reading:
         self.questions.append(question)
         self.contexts.append((view, about))
+        self.lasts.append(last)
         return self.script.get(text, NotACommand())
 
 

@@ -1,7 +1,7 @@
-"""One SQLite file, owned by one thread.
+"""One SQLite file, owned by two threads: one writes, one reads.
 
-Every transaction is one hop to that thread and back, so the event loop never waits for a disk, and no two
-transactions of this process meet.
+Every transaction is one hop to a thread and back, so the event loop never waits for a disk, and no two writing
+transactions of this process meet. Who only reads does not wait for the disk that a writer waits for.
 """
 
 from __future__ import annotations
@@ -82,12 +82,16 @@ class Database:
         self._steps: Final = tuple(steps)
         self._now: Final = now
         self._thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="naila-database")
+        self._reading_thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="naila-database-reads")
         self._shared: Final = SharedCommit(self._durably, self._thread, explain=self._explained)
         self._connection: sqlite3.Connection | None = None
+        self._reading: sqlite3.Connection | None = None
 
     async def __aenter__(self) -> Self:
         try:
             await self._hop(self._open)
+            if self.path != IN_MEMORY:
+                await self._hop(self._open_for_reading, thread=self._reading_thread)
         except BaseException:
             await self._close()
             raise
@@ -134,10 +138,15 @@ class Database:
     async def read(self, work: Work[T]) -> T:
         """Run `work` in a transaction that sees one state of the database and waits for nobody.
 
+        It sees every `run` that has returned; a `post` it may not see yet.
+
         Raises:
             StorageError: SQLite refused; the message names the file and the fix.
         """
-        return await self._watched(self._hop(partial(self._transaction, "BEGIN", work)), writes=False)
+        if self._reading is None:
+            return await self._watched(self._hop(partial(self._transaction, "BEGIN", work)), writes=False)
+        reading = self._hop(partial(self._transaction, "BEGIN", work, self._reading), thread=self._reading_thread)
+        return await self._watched(reading, writes=False)
 
     async def purge(self) -> None:
         """Make sure that no byte of what was deleted is left in the file.
@@ -162,9 +171,9 @@ class Database:
             self._on_health(None)
         return result
 
-    async def _hop(self, call: Callable[[], T]) -> T:
+    async def _hop(self, call: Callable[[], T], *, thread: ThreadPoolExecutor | None = None) -> T:
         try:
-            future = self._thread.submit(call)
+            future = (thread or self._thread).submit(call)
         except RuntimeError as exc:
             raise StorageError(f"{self.path}: the database is closed") from exc
         return await asyncio.wrap_future(future)
@@ -175,12 +184,28 @@ class Database:
                 self._connection.close()
                 self._connection = None
 
-        closing = self._thread.submit(close)
-        self._thread.shutdown(wait=False)
-        # A cancelled caller must not take the closing out of the queue.
-        await asyncio.shield(asyncio.wrap_future(closing))
+        def close_reading() -> None:
+            reading, self._reading = self._reading, None
+            if reading is not None:
+                reading.close()
 
-    # From here on everything runs in the database's thread.
+        # A cancelled caller must not take the closing out of the queue; the writer, closing last, empties the log.
+        for thread, work in ((self._reading_thread, close_reading), (self._thread, close)):
+            closing = thread.submit(work)
+            thread.shutdown(wait=False)
+            await asyncio.shield(asyncio.wrap_future(closing))
+
+    # From here on everything runs in one of the database's threads.
+
+    def _open_for_reading(self) -> None:
+        try:
+            connection = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None)
+            connection.text_factory = lambda data: data.decode("utf-8", "replace")
+            self._set_up(connection)
+            connection.execute("PRAGMA query_only = ON")
+        except sqlite3.Error as exc:
+            raise self._explained(exc) from exc
+        self._reading = connection
 
     def _open(self) -> None:
         try:
@@ -218,9 +243,7 @@ class Database:
             # A flipped bit in one row must not make every recall of its conversation fail.
             connection.text_factory = lambda data: data.decode("utf-8", "replace")
             self._switch_to_wal(connection)
-            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA secure_delete = ON")
+            self._set_up(connection)
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 damage = sqlite3.DatabaseError(verdict)
@@ -231,6 +254,11 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")
 
     def _switch_to_wal(self, connection: sqlite3.Connection) -> None:
         """Switch, again and again: where two switch a new file at once, SQLite refuses one without any timeout."""
@@ -261,8 +289,8 @@ class Database:
             self.path.with_name(stem),
         )
 
-    def _transaction(self, begin: str, work: Work[T]) -> T:
-        connection = self._opened()
+    def _transaction(self, begin: str, work: Work[T], connection: sqlite3.Connection | None = None) -> T:
+        connection = connection or self._opened()
         try:
             connection.execute(begin)
             try:
