@@ -23,10 +23,12 @@ sys.path[:0] = [str(ROOT / "ai-server"), str(ROOT / "tests")]
 from naila.config.lexicon import load_lexicon  # noqa: E402
 from naila.fleet import FleetView  # noqa: E402
 from naila.understanding.reader import CommandReader  # noqa: E402
-from naila.understanding.reading import OpenQuestion, Reading  # noqa: E402
+from naila.understanding.reading import OpenQuestion, Reading, Step  # noqa: E402
 from understanding.scoring import Reader, Score, UtteranceSet, failures, load_set, score, table  # noqa: E402
 
-SET = ROOT / "tests" / "understanding" / "utterances.yaml"
+SETS = tuple(
+    ROOT / "tests" / "understanding" / f"{name}.yaml" for name in ("utterances", "other_people", "other_devices")
+)
 DOCUMENT = ROOT / "docs" / "understanding.md"
 TABLE = re.compile(r"(<!-- table: reader -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -39,11 +41,17 @@ class TimedReader:
         self.took_s: list[float] = []
 
     def __call__(
-        self, text: str, view: FleetView, *, question: OpenQuestion | None = None, about: str | None = None
+        self,
+        text: str,
+        view: FleetView,
+        *,
+        question: OpenQuestion | None = None,
+        about: str | None = None,
+        last: Sequence[Step] = (),
     ) -> Reading:
         """Read one text."""
         started = time.perf_counter()
-        reading = self._read(text, view, question=question, about=about)
+        reading = self._read(text, view, question=question, about=about, last=last)
         self.took_s.append(time.perf_counter() - started)
         return reading
 
@@ -64,12 +72,10 @@ def summary(result: Score, reader: TimedReader) -> str:
     )
 
 
-def write(result: Score, reader: TimedReader) -> None:
-    """Put summary and table where the document keeps them."""
-    text, places = TABLE.subn(
-        lambda found: f"{found[1]}\n{summary(result, reader)}\n\n{table(result)}\n\n{found[2]}",
-        DOCUMENT.read_text(encoding="utf-8"),
-    )
+def write(reports: Sequence[str]) -> None:
+    """Put the reports where the document keeps them."""
+    both = "\n\n".join(reports)
+    text, places = TABLE.subn(lambda found: f"{found[1]}\n{both}\n\n{found[2]}", DOCUMENT.read_text(encoding="utf-8"))
     if places != 1:
         message = f"{DOCUMENT} has {places} places for the table, not one"
         raise SystemExit(message)
@@ -77,19 +83,22 @@ def write(result: Score, reader: TimedReader) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge a set and print the report; 1 where something moved that nobody wanted moved."""
+    """Judge sets and print the reports; 1 where something moved that nobody wanted moved."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", nargs="?", type=Path, default=SET, help="a set of utterances (YAML)")
+    parser.add_argument("sets", nargs="*", type=Path, default=SETS, metavar="SET", help="sets of utterances (YAML)")
     parser.add_argument("--failures", action="store_true", help="print each sentence that was not read right")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/understanding.md")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/understanding.md")
     options = parser.parse_args(arguments)
-    result, reader = judge_reader(load_set(options.set))
-    print(f"{summary(result, reader)}\n\n{table(result)}")
-    if options.failures:
-        print(f"\n{failures(result)}")
+    reports: list[str] = []
+    wrong = 0
+    for path in options.sets:
+        result, reader = judge_reader(load_set(path))
+        reports.append(f"`{path.name}`: {summary(result, reader)}\n\n{table(result)}")
+        print(reports[-1] + (f"\n\n{failures(result)}" if options.failures else "") + "\n")
+        wrong += len(result.with_verdict("wrong action"))
     if options.write:
-        write(result, reader)
-    return 1 if result.with_verdict("wrong action") else 0
+        write(reports)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -581,3 +581,16 @@ async def test_everything_is_written_down(tmp_path: Path) -> None:
     assert {"speaker": "rover", "user_id": "ada", "by": "model", "arguments": ONE_METER}.items() <= lines[0].items()
     assert lines[0]["id"] == lines[1]["id"]
     assert lines[5]["confirmation"] == outcome.id
+
+
+async def test_what_is_declared_otherwise_while_the_disk_is_waited_for_is_not_sent(tmp_path: Path) -> None:
+    fleet = await a_fleet(tmp_path)
+    fleet.journal.gate = asyncio.Event()
+    task = asyncio.create_task(fleet.go("drive", "rover", arguments={"distance": 3}))
+    await asyncio.sleep(0)
+    document = example("rover")
+    document["actions"][0]["parameters"]["properties"]["distance"]["maximum"] = 1
+    await fleet.registry.declare(Capabilities(device_id="rover", document=document))
+    fleet.journal.gate.set()
+    assert (await task).code == "unknown_action"
+    assert fleet.devices.actions == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from naila.devices.envelope import Circumstances, Cleared, NeedsConfirmation, Refused, decide, question_of
+from naila.devices.envelope import Circumstances, Cleared, NeedsConfirmation, Refused, approval_id, decide, question_of
 from naila.fleet import ActionSpec, DeviceProfile, Pending, Proposal
 
 DRIVE = ActionSpec(
@@ -48,7 +48,12 @@ def refusal(wish: Proposal, given: Circumstances = NOW) -> Refused:
 
 
 def approved(wish: Proposal) -> Circumstances:
-    pending = Pending(id="c1", proposal=wish, question="?", expires_at="2026-11-20T12:00:00Z")
+    pending = Pending(
+        id=approval_id(ROVER.actions.get(wish.name, CLEAR)),
+        proposal=wish,
+        question="?",
+        expires_at="2026-11-20T12:00:00Z",
+    )
     return replace(NOW, approval=pending)
 
 
@@ -218,3 +223,9 @@ def test_a_person_is_asked_exactly_what_would_be_done() -> None:
     setting = replace(WISH, name="set_parameter", arguments={"name": "max_speed", "value": 0.3})
     assert question_of(setting, ROVER) == "Should Rover really set max_speed to 0.3?"
     assert question_of(CLEARING, replace(ROVER, name="A\nB\u202e")) == "Should A B really do this: clear map?"
+
+
+@pytest.mark.parametrize("change", [{"description": "Through the wall."}, {"ttl_ms": 99}, {"group": "wheels"}])
+def test_an_approval_is_for_what_was_declared_then(change: dict[str, Any]) -> None:
+    rover = replace(ROVER, actions={**ROVER.actions, "clear_map": replace(CLEAR, **change)})
+    assert refusal(CLEARING, replace(approved(CLEARING), profile=rover)).code == "not_confirmed"

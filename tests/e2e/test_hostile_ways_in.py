@@ -489,7 +489,7 @@ async def test_an_ok_to_something_else_is_no_approval(settings: Settings) -> Non
         assert [action.ok for action in (await robot.reply_to(request)).actions] == [True]
 
 
-@pytest.mark.parametrize("change", ["limit", "gone", "device gone"])
+@pytest.mark.parametrize("change", ["limit", "gone", "device gone", "unit", "description"])
 async def test_an_approval_is_no_way_around_what_is_declared_now(settings: Settings, change: str) -> None:
     document = declared("rover")
     drive = document["actions"][0]
@@ -500,6 +500,10 @@ async def test_an_approval_is_no_way_around_what_is_declared_now(settings: Setti
         changed = copy.deepcopy(document)
         if change == "limit":
             changed["actions"][0]["parameters"]["properties"]["distance"]["maximum"] = 0.5
+        elif change == "unit":
+            changed["actions"][0]["parameters"]["properties"]["distance"]["unit"] = "km"
+        elif change == "description":
+            changed["actions"][0]["description"] = "Drive through the wall."
         else:
             del changed["actions"][0]
         robot.device.send(

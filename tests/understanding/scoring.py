@@ -47,7 +47,13 @@ class Reader(Protocol):
     """What is judged: `CommandReader.read`, or something that answers like it."""
 
     def __call__(
-        self, text: str, view: FleetView, *, question: OpenQuestion | None = None, about: str | None = None
+        self,
+        text: str,
+        view: FleetView,
+        *,
+        question: OpenQuestion | None = None,
+        about: str | None = None,
+        last: Sequence[Step] = (),
     ) -> Reading:
         """Read one text."""
         ...
@@ -137,6 +143,10 @@ class Conversation:
     about: str | None = None
     steps: tuple[Step, ...] = ()
 
+    def read(self, read: Reader, text: str, view: FleetView) -> Reading:
+        """Let a reader read a text, and remember what came of it."""
+        return self.take(read(text, view, question=self.question, about=self.about, last=self.steps))
+
     def take(self, reading: Reading) -> Reading:
         """Remember what was read; return it, a repetition as what is repeated."""
         self.question = reading.question if isinstance(reading, AskBack) else None
@@ -194,10 +204,10 @@ def judge(utterance: Utterance, utterances: UtteranceSet, read: Reader) -> Judge
     view = utterances.view(utterance.through)
     conversation = Conversation()
     for text, expected in utterance.before:
-        reading = conversation.take(read(text, view, question=conversation.question, about=conversation.about))
+        reading = conversation.read(read, text, view)
         if verdict(reading, (expected,), view) == "wrong action":
             return Judged(utterance, reading, "wrong action")
-    reading = conversation.take(read(utterance.say, view, question=conversation.question, about=conversation.about))
+    reading = conversation.read(read, utterance.say, view)
     return Judged(utterance, reading, verdict(reading, utterance.expect, view))
 
 

@@ -108,6 +108,13 @@ def test_a_device_cannot_make_small_talk_a_command(text: str) -> None:
     assert isinstance(READER.read(text, FleetView("the", views)), NotACommand | Doubtful | StateQuestion)
 
 
+def test_a_single_letter_of_a_damaged_example_is_no_command() -> None:
+    """Found by 100,000 damaged messages: the example `fly up` had become `f}ly up`, and then somebody said `f`."""
+    action = ActionSpec(name="fly", description="Fly.", examples=("f}ly up",))
+    view = DeviceView(profile=DeviceProfile(device_id="r2", name="r2", actions={"fly": action}), online=True)
+    assert isinstance(READER.read("f", FleetView("r2", (view,))), NotACommand)
+
+
 def test_odd_declarations_can_be_compiled() -> None:
     schema: dict[str, JsonValue] = {
         "type": "object",

@@ -299,7 +299,7 @@ def test_an_answer_to_a_device_that_is_gone_is_none() -> None:
         ("everybody freeze", ()),
         ("make the lamp stop", ("lamp",)),
         ("could you please stop", ("rover",)),
-        ("stop blinking", ("rover",)),
+        ("stop blinking", ("lamp",)),
     ],
 )
 def test_somebody_is_to_stop(text: str, devices: tuple[str, ...]) -> None:

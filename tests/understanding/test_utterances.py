@@ -25,6 +25,7 @@ from naila.understanding.reading import (
 from understanding.scoring import Score, Utterance, UtteranceSet, failures, judge, load_set, score, table, verdict
 
 SET = Path(__file__).with_name("utterances.yaml")
+SETS = ("utterances.yaml", "other_people.yaml", "other_devices.yaml")
 ENOUGH = 150
 DRIVE = Step(device_id="rover", name="drive", arguments={"distance": 1.0})
 WANTED = {"steps": [{"device": "rover", "action": "drive", "arguments": {"distance": 1}}]}
@@ -35,9 +36,9 @@ def utterances() -> UtteranceSet:
     return load_set(SET)
 
 
-@pytest.fixture(scope="module")
-def result(utterances: UtteranceSet) -> Score:
-    return score(utterances, CommandReader(load_lexicon()).read)
+@pytest.fixture(scope="module", params=SETS)
+def result(request: pytest.FixtureRequest) -> Score:
+    return score(load_set(SET.with_name(request.param)), CommandReader(load_lexicon()).read)
 
 
 def test_the_set_is_large_and_about_three_robots(utterances: UtteranceSet) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 
 from naila.devices.audit import Audit, AuditEvent
 from naila.devices.confirmations import Confirmations
-from naila.devices.envelope import Circumstances, Cleared, NeedsConfirmation, Refused, decide, question_of
+from naila.devices.envelope import Circumstances, Cleared, NeedsConfirmation, Refused, approval_id, decide, question_of
 from naila.devices.pace import Pace, Request, Requests
 from naila.devices.permissions import Permissions
 from naila.devices.plain_json import canonical, is_id, parsed, shown
@@ -26,7 +26,7 @@ from naila.devices.running import Ending, Roll, Running
 from naila.devices.trail import Trail, rfc3339
 from naila.errors import ContractError, StorageError
 from naila.events import Action, ActionPending, ActionResult, DeviceStatus, JsonValue
-from naila.fleet import STOP, DeviceProfile, DeviceView, FleetView, Outcome, Pending, Proposal
+from naila.fleet import STOP, ActionSpec, DeviceProfile, DeviceView, FleetView, Outcome, Pending, Proposal
 from naila.ports import Cancellation, Clock, DeviceStore, Fleet, Journal, Publisher, StopCause
 
 STOP_TTL_MS: Final = 10_000
@@ -186,7 +186,7 @@ class Dispatcher(Fleet):
             assert profile is not None  # noqa: S101 - no decision but a refusal without one
             return await self._ask(proposal, profile)
         running = self._reserve(proposal, decision, request, now)
-        return await self._send(running, request, later, cancellation)
+        return await self._send(running, decision.spec, request, later, cancellation)
 
     def pending(self, speaker: str) -> tuple[Pending, ...]:
         """Return what waits for a person at this device, oldest first."""
@@ -260,11 +260,17 @@ class Dispatcher(Fleet):
         return running
 
     async def _send(
-        self, running: Running, request: Request, later: tuple[Proposal, ...], cancellation: Cancellation | None
+        self,
+        running: Running,
+        spec: ActionSpec,
+        request: Request,
+        later: tuple[Proposal, ...],
+        cancellation: Cancellation | None,
     ) -> Outcome:
         """Journal an action that has its place, then publish it, and wait for what becomes of it.
 
-        A stop, a loss of its device, or the end of its time that came while the disk was waited for wins.
+        A stop, a loss of its device, another declaration, or the end of its time that came while the disk was waited
+        for wins.
         """
         problem: StorageError | None = None
         try:
@@ -278,6 +284,9 @@ class Dispatcher(Fleet):
             self._unsent.discard(running)
         if request.stopped:
             running.end(Ending(status="stopped"))
+        profile = self._registry.profile(running.action.device_id)
+        if profile is None or profile.actions.get(spec.name) != spec:
+            running.end(Ending(status="failed", code="unknown_action"))
         if problem is None and not self._is_overtaken(running, cancellation):
             self._trail.record("sent", running.proposal, running.action.id)
             self._publisher.publish(running.action)
@@ -302,6 +311,8 @@ class Dispatcher(Fleet):
             return Outcome(proposal=proposal, id=running.action.id, status="stopped", message=message)
         if problem is not None:
             refused = Refused("internal", f"{name}: it cannot be journalled, so nothing is moved ({problem})")
+        elif ending is not None and ending.code == "unknown_action":
+            refused = Refused("unknown_action", f"{name}: {running.action.device_id} declares it otherwise by now")
         elif ending is not None:
             refused = Refused(ending.code or "device_offline", f"{name}: {running.action.device_id} went offline")
         elif cancellation is not None and cancellation.cause is not None:
@@ -347,7 +358,7 @@ class Dispatcher(Fleet):
 
     async def _ask(self, proposal: Proposal, profile: DeviceProfile) -> Outcome:
         """Keep it, and ask a person. What is not on disk is not asked: an answer to it could not be kept either."""
-        pending_id = _new_id()
+        pending_id = approval_id(profile.actions[proposal.name])
         question = shown(self._question(proposal, profile), 1000)
         try:
             pending = await self._confirmations.ask(pending_id, proposal, question)

@@ -7,8 +7,11 @@ may hold it up.
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final, TypeAlias
 
 from naila.config.permissions import Effect
@@ -209,6 +212,8 @@ def _confirmed(
     if given.approval is None:
         return Refused("not_confirmed", f"{spec.name}: that approval was never given, was used, or has expired")
     approved = given.approval.proposal
+    if not given.approval.id.endswith(_fingerprint(spec)):
+        return Refused("not_confirmed", f"{spec.name}: {proposal.device_id} declares it otherwise now than when asked")
     if (approved.device_id, approved.name, approved.speaker) != (
         proposal.device_id,
         proposal.name,
@@ -231,6 +236,17 @@ def _text(arguments: Mapping[str, JsonValue]) -> str | None:
         return canonical(dict(arguments), "arguments", max_bytes=MAX_ARGUMENT_BYTES)
     except (TypeError, ValueError):
         return None
+
+
+def approval_id(spec: ActionSpec) -> str:
+    """Return an id for what waits for a yes: that holds only while the action is declared as it is now."""
+    return secrets.token_hex(8) + _fingerprint(spec)
+
+
+def _fingerprint(spec: ActionSpec) -> str:
+    """Return what changes with everything that an approval rests on; how people may ask for it is not among that."""
+    declared = (spec.name, spec.description, spec.parameters, spec.confirm, spec.ttl_ms, spec.group)
+    return sha256(json.dumps(declared, sort_keys=True, default=dict).encode()).hexdigest()[:16]
 
 
 def _called(profile: DeviceProfile) -> str:

@@ -260,10 +260,9 @@ class Compiler:
             table[other] = max(table.get(other, 0.0), weight * _SYNONYM)
 
     def _whole_verbs(self, examples: Sequence[tuple[str, ...]], named: Sequence[str]) -> frozenset[str]:
-        single = [
-            *(content[0] for content in examples if len(content) == 1 and content[0] not in self._lexicon.generic),
-            *named,
-        ]
+        """Return the verbs that say all: those that an example gives alone, and the one that the action is named by."""
+        taught = [content[0] for content in examples if len(content) == 1]
+        single = [*(verb for verb in taught if verb not in self._lexicon.generic), *named]
         under = (other for verb in named for other in self.related.under(verb))
         return frozenset((*under, *(other for verb in single for other in (verb, *self.related.to(verb)))))
 

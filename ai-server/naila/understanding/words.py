@@ -191,7 +191,8 @@ def template_of(texts: Sequence[str], lemmas: Sequence[str], used: Container[int
     kept: list[str] = []
     at = 0
     while at < len(texts):
-        length = 0 if at in used else free.at(texts, at)
+        is_whither = at == len(texts) - 1 and texts[at] == "in"  # `let me in` is not `let me`
+        length = 0 if at in used or is_whither else free.at(texts, at)
         if at in used:
             kept += [] if kept[-1:] == ["*"] else ["*"]
         elif not length:
