@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from naila.agents.attention import Attention
 from naila.agents.stops import Stops
@@ -82,6 +83,7 @@ class Orchestrator:
         self._max_tokens = max_tokens
         self._fleet = fleet
         self._reader = reader
+        self._reading_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="naila-reader")
         self._approvals = approvals
         self._stops = stops
         self._attention = attention
@@ -194,6 +196,7 @@ class Orchestrator:
             received_at=received_at,
             fleet=self._fleet,
             reader=self._reader,
+            reading_thread=self._reading_thread,
             attended=self._attention.of(intent.device_id, intent.conversation_id),
             approvals=self._approvals,
             publisher=self._publisher,

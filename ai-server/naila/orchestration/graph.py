@@ -18,6 +18,7 @@ is kept by `naila.orchestration.wish`, and its turn ends without a reply.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from dataclasses import replace
@@ -110,7 +111,9 @@ async def understand(state: TurnState, runtime: Runtime[TurnContext]) -> TurnSta
     """Find out what is meant."""
     request, context = state["request"], runtime.context
     view = context.fleet.view(request.device_id)
-    reading, by = acting.read(request, view, context)
+    # A device that has just declared itself takes the reader some tenths of a second, in which a stop must get through.
+    loop = asyncio.get_running_loop()
+    reading, by = await loop.run_in_executor(context.reading_thread, acting.read, request, view, context)
     understanding = intents.understand(request, context.phrasebook)
     attended = acting.after_talk(understanding, context.attended)
     return {"understanding": understanding, "view": view, "reading": reading, "by": by, "attended": attended}

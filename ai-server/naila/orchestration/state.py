@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol, TypedDict
 
@@ -155,6 +156,7 @@ class TurnContext:
         received_at: when the request came in.
         fleet: the devices, and the only way to move them.
         reader: reads commands.
+        reading_thread: where it does: the only one, and not the event loop's.
         attended: what the conversation is about.
         approvals: what waits for a person.
         publisher: the way out, for refusals.
@@ -180,6 +182,7 @@ class TurnContext:
     received_at: float
     fleet: Fleet
     reader: Reader
+    reading_thread: Executor
     attended: Attended
     approvals: Approvals
     publisher: Publisher
