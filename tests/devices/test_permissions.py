@@ -105,7 +105,7 @@ def test_a_view_counts_whoever_may_be_speaking() -> None:
         ("default: allow\nrules:\n- {effect: deny, device: 'arm/#'}", "rules.0.device"),
         ("default: allow\nrules:\n- {effect: deny, actions: []}", "rules.0.actions"),
         ("default: allow\nrules:\n- {effect: deny, by: [magic]}", "rules.0.by"),
-        ("default: [", "cannot be read"),
+        ("default: [", "not valid YAML"),
         ("", "document"),
     ],
 )

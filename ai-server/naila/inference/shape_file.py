@@ -16,6 +16,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +55,7 @@ def shape_header(shape: Shape, path: Path, vocab: Path | None = None) -> ModelHe
         head_dim_k=shape.head_dim,
         head_dim_v=shape.head_dim,
         n_vocab=shape.n_vocab,
+        n_parameters=sum(prod(tensor.dims) for tensor in tensors(shape)),
     )
 
 
