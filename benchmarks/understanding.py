@@ -26,9 +26,8 @@ from naila.understanding.reader import CommandReader  # noqa: E402
 from naila.understanding.reading import OpenQuestion, Reading, Step  # noqa: E402
 from understanding.scoring import Reader, Score, UtteranceSet, failures, load_set, score, table  # noqa: E402
 
-SETS = tuple(
-    ROOT / "tests" / "understanding" / f"{name}.yaml" for name in ("utterances", "other_people", "other_devices")
-)
+NAMES = ("utterances", "other_people", "other_devices", "more_people", "more_devices", "traps", "probes")
+SETS = tuple(ROOT / "tests" / "understanding" / f"{name}.yaml" for name in NAMES)
 DOCUMENT = ROOT / "docs" / "understanding.md"
 TABLE = re.compile(r"(<!-- table: reader -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -7,7 +7,17 @@ import pytest
 from naila.config.lexicon import load_lexicon
 from naila.fleet import DeviceView
 from naila.understanding.reader import CommandReader
-from naila.understanding.reading import CannotDo, Commands, Doubtful, NotACommand, Reading, Repeat, StateQuestion
+from naila.understanding.reading import (
+    AskBack,
+    CannotDo,
+    Commands,
+    Doubtful,
+    NotACommand,
+    Reading,
+    Repeat,
+    StateQuestion,
+    Stop,
+)
 from understanding.fleets import fleet, house, robots
 from understanding.scoring import Conversation
 
@@ -122,3 +132,63 @@ def test_it_is_asked_who_is_there(text: str) -> None:
 def test_talk_near_to_commands_moves_nothing(devices: dict[str, DeviceView], text: str) -> None:
     for speaker in (*devices, "panel"):
         assert not isinstance(said(devices, speaker, text), Commands | Repeat), speaker
+
+
+@pytest.mark.parametrize(
+    ("speaker", "text"),
+    [
+        ("rover", "drive around the table"),
+        ("rover", "go to the window next to the door"),
+        ("rover", "go to the back door"),
+        ("rover", "almost go to the door"),
+        ("rover", "go to the door and back"),
+        ("rover", "drive forward 1 meter back"),
+        ("rover", "turn left and right 90 degrees"),
+        ("rover", "turn left to 90 degrees"),
+        ("rover", "switch yourself off"),
+        ("rover", "drop it"),
+        ("rover", "go green"),
+        ("panel", "rover, switch yourself off"),
+        ("panel", "rover, switch off"),
+        ("lamp", "blink five times a second"),
+        ("lamp", "set the brightness between 20 and 40"),
+        ("lamp", "set the brightness above 50 percent"),
+        ("arm", "hold the fort"),
+        ("arm", "hold your fire"),
+    ],
+)
+def test_a_word_beside_a_value_is_not_dropped(speaker: str, text: str) -> None:
+    assert not isinstance(said(ROBOTS, speaker, text), Commands)
+
+
+@pytest.mark.parametrize(
+    ("speaker", "text", "step"),
+    [
+        ("rover", "drive forward a meter, no, half a meter", "rover.drive {'direction': 'forward', 'distance': 0.5}"),
+        ("lamp", "make it blue no no make it green", "lamp.set_color {'color': 'green'}"),
+        ("rover", "turn left one eight zero degrees", "rover.turn {'direction': 'left', 'angle': 180.0}"),
+        ("arm", "wave at me you beautiful machine", "arm.wave {}"),
+        ("rover", "go to the door, soldier", "rover.go_to {'place': 'door'}"),
+        ("lamp", "turn the brightness all the way down", "lamp.set_brightness {'level': 0}"),
+        ("lamp", "dim the light all the way", "lamp.set_brightness {'level': 0}"),
+    ],
+)
+def test_what_only_calls_mends_or_spells_is_understood(speaker: str, text: str, step: str) -> None:
+    assert steps(said(ROBOTS, speaker, text)) == [step]
+
+
+def test_a_movement_that_may_be_done_is_not_done_again() -> None:
+    reading = said(ROBOTS, "rover", "drive forward 1 meter", "no, two meters")
+
+    assert isinstance(reading, AskBack), reading
+    assert reading.question.argument == "distance"
+
+
+@pytest.mark.parametrize("text", ["stop stop you idiot", "stop, there's a child", "I said stop", "stoooop"])
+def test_an_outcry_stops(text: str) -> None:
+    assert isinstance(said(ROBOTS, "rover", text), Stop)
+
+
+@pytest.mark.parametrize("text", ["never say stop stop", "what does stop stop mean", "the knight stopped"])
+def test_talk_of_stopping_does_not_stop(text: str) -> None:
+    assert not isinstance(said(ROBOTS, "rover", text), Stop)

@@ -122,7 +122,7 @@ def test_devices_are_understood_by_what_they_declare(
         "nice beep",
         "my turn",
         "beep beep i'm a jeep",
-        "drive forward one meter, no, two meters",
+        "drive forward one meter, no",
         "go home, you're drunk",
         "blink and you will miss it",
         "let it go",

@@ -25,7 +25,15 @@ from naila.understanding.reading import (
 from understanding.scoring import Score, Utterance, UtteranceSet, failures, judge, load_set, score, table, verdict
 
 SET = Path(__file__).with_name("utterances.yaml")
-SETS = ("utterances.yaml", "other_people.yaml", "other_devices.yaml")
+SETS = (
+    "utterances.yaml",
+    "other_people.yaml",
+    "other_devices.yaml",
+    "more_people.yaml",
+    "more_devices.yaml",
+    "traps.yaml",
+    "probes.yaml",
+)
 ENOUGH = 150
 DRIVE = Step(device_id="rover", name="drive", arguments={"distance": 1.0})
 WANTED = {"steps": [{"device": "rover", "action": "drive", "arguments": {"distance": 1}}]}

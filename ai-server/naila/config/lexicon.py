@@ -36,10 +36,24 @@ class StopWording(_Strict):
     Attributes:
         verbs: phrases that say it.
         with_: words that may stand beside them.
+        warnings: outcries that may stand before them.
     """
 
     verbs: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     with_: frozenset[str] = Field(alias="with")
+
+
+class AddressWording(_Strict):
+    """How people call whom they speak to, beside names.
+
+    Attributes:
+        nouns: what they call them.
+        adjectives: what may stand before that.
+    """
+
+    nouns: frozenset[str]
+    adjectives: frozenset[str]
 
 
 class StateWording(_Strict):
@@ -126,6 +140,7 @@ class Lexicon(_Strict):
     subjects: tuple[str, ...]
     harmless: tuple[str, ...]
     stop: StopWording
+    address: AddressWording
     past: dict[str, str]
     irregular: dict[str, str]
     synonyms: tuple[tuple[str, ...], ...]

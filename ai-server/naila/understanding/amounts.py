@@ -81,7 +81,8 @@ class Amounts:
         if amount.unit is None or not at or self._units.convert(1, amount.unit, "second") is None:
             return True
         before = attempt.texts[at - 1]
-        return before not in {"in", "after"} and (before != "for" or slot.required or bool(_LASTING & slot.nouns))
+        lasts = slot.required or bool(_LASTING & {*slot.nouns, slot.name.casefold().removesuffix("s")})
+        return before not in {"in", "after"} and (before != "for" or lasts)
 
 
 def _is_hour(attempt: Attempt, at: int) -> bool:

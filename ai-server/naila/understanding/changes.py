@@ -13,6 +13,9 @@ from naila.understanding.words import Phrases
 
 _STEP: Final = 0.2
 _EVIDENCE: Final = 0.6
+_SURE: Final = 0.6
+_LIFTS: Final = frozenset({"raise", "lift", "lower"})
+_BY: Final = frozenset({"by", "more", "another", "further", "extra", "higher", "lower"})
 _PRONOUNS: Final = frozenset({"it", "that", "this"})
 
 
@@ -47,8 +50,25 @@ class Changes:
             return
         for at in range(len(attempt.texts)):
             length = self._length(attempt, at)
+            if length and attempt.lemmas[at] in _LIFTS and self._is_its_verb(attempt, at):
+                self._leave_open(attempt, at)
+                return
             if length and self._change(attempt, slot, about, range(at, at + length)):
                 return
+
+    @staticmethod
+    def _is_its_verb(attempt: Attempt, at: int) -> bool:
+        """Whether it is what the action does, not how a setting differs: `raise the forks` leaves open how high."""
+        does = attempt.frame.parameter is None and any(attempt.frame.verbs.get(verb, 0.0) > _SURE for verb in _LIFTS)
+        others = {text for place, text in enumerate(attempt.texts) if place != at}
+        return does and at not in attempt.taken and not _BY & others
+
+    @staticmethod
+    def _leave_open(attempt: Attempt, at: int) -> None:
+        """Explain a verb and its amount, which may be a height or how much higher."""
+        attempt.filling.used.add(at)
+        attempt.filling.used.update(place for place, token in enumerate(attempt.tokens) if token.amount)
+        attempt.filling.evidence += _EVIDENCE
 
     def _length(self, attempt: Attempt, at: int) -> int:
         if not attempt.is_free(at):

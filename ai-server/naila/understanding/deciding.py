@@ -12,6 +12,7 @@ from naila.understanding.fleet_index import device_of, words_of
 from naila.understanding.frames import Frame
 from naila.understanding.gate import Wish
 from naila.understanding.matching import Match, Matcher
+from naila.understanding.quantities import Token
 from naila.understanding.reading import AskBack, CannotDo, Doubtful, NotACommand, OpenQuestion, StateQuestion, Step
 from naila.understanding.refusing import Refusals, is_addressed, next_question, not_an_amount, unknown_goal
 
@@ -20,6 +21,10 @@ _CLEARLY: Final = 0.35
 _MOST_CANDIDATES: Final = 8
 _MOST_UNEXPLAINED: Final = 2
 _SURE: Final = 1.0
+_OWN_VERB: Final = 0.8
+_BECOMING: Final = frozenset({"go", "be", "become", "turn", "switch", "put"})
+_SWITCHING: Final = frozenset({"turn", "switch", "put", "flip", "shut"})
+_SWITCH: Final = 2
 _LITTLE: Final = 0.5
 
 
@@ -46,11 +51,27 @@ class Decider:
                 return chosen, ()
             if (rival := _own_rival(chosen, matches, wish, context)) is not None:
                 return doubtful((rival, *chosen)), ()
+            if self._is_distant(chosen, wish, context):
+                return doubtful(chosen), ()
             if not self._is_anothers(chosen, matches, wish, context):
                 decision = self._decided(chosen, wish)
                 return decision, tuple(match.frame for match in chosen)
             matches = [match for match in matches if match.frame.device_id == context.view.speaker]
         return self._not_whole(matches, wish, context), ()
+
+    def _is_distant(self, chosen: Sequence[Match], wish: Wish, context: Context) -> bool:
+        """Whether another device than that spoken to could be meant only for want of a better one: `drop it`."""
+        if len(chosen) != 1 or wish.told or wish.mentions or context.own is None:
+            return False
+        frame, texts = chosen[0].frame, {token.text for token in wish.tokens}
+        if frame.device_id in {context.own, context.about} or frame in context.before:
+            return False
+        nouns = {token.lemma for token in wish.tokens} & (frame.nouns.keys() | frame.own)
+        given = [slot for slot in frame.slots if slot.name in chosen[0].arguments]
+        is_own_verb = any(frame.verbs.get(text, 0.0) > _OWN_VERB for text in texts & _BECOMING)
+        is_clear = is_own_verb and bool(given) and not all(slot.is_switch for slot in given)
+        is_vague = bool(self._pronouns & texts) or (bool(texts & _BECOMING) and not is_clear)
+        return is_vague and not {noun for noun in nouns if not frame.verbs.get(noun)}
 
     @staticmethod
     def _is_anothers(chosen: Sequence[Match], matches: Sequence[Match], wish: Wish, context: Context) -> bool:
@@ -62,7 +83,10 @@ class Decider:
 
     def _matches(self, wish: Wish, context: Context) -> list[Match]:
         found: list[Match] = []
+        oneself = _oneself(wish, context)
         for frame in context.fleet.candidates(wish, context.view.speaker, context.before):
+            if oneself and frame.device_id not in oneself:
+                continue
             inherited = frame in context.before
             device = device_of(context.view, frame.device_id)
             match = self._matcher.match(frame, wish, device)
@@ -184,13 +208,36 @@ class Decider:
         refused = refused or unknown_goal(wish, context) or self._refusals.only_measured(wish, context)
         if refused is not None:
             return refused
-        near = [match for match in matches if _is_near(match)]
-        near = [match for match in near if is_addressed(match, wish, context)] or near
+        near = [match for match in matches if _is_near(match) and not _is_switched(match, wish)]
+        of_others = near if not wish.mentions else [match for match in near if match.frame.device_id == context.own]
+        near = [match for match in near if is_addressed(match, wish, context)] or of_others
         if near and near[0].problems:
             return problem_of(near[0])
         if near and (amounts := [token for token in wish.tokens if token.amount and token.text in near[0].unexplained]):
+            if _only_lasts(near[0], amounts, wish):
+                return doubtful(near[:1])
+            if all(token.amount and token.amount.vague for token in amounts) and near[0].missing:
+                return next_question(near[0], words_of(wish.tokens))
             return not_an_amount(near[0], amounts, wish)
+        if not near and not wish.asked and wish.mood in {"plain", "request"}:
+            near = [match for match in matches if match.is_strong and not match.unexplained and not match.arguments]
+            near = [match for match in near if any(token.text in self._pronouns for token in wish.tokens)]
         return doubtful(near) if near and not wish.asked else self._refusals.unknown_feat(wish, context)
+
+
+def _is_switched(match: Match, wish: Wish) -> bool:
+    """Whether something is switched on or off, and the match is no switch: `turn off the tv` turns nobody round."""
+    texts = [token.text for token in wish.tokens]
+    is_switch = match.frame.parameter is not None or any(slot.is_switch for slot in match.frame.slots)
+    is_said = texts[0] in _SWITCHING and bool({"on", "off"} & {texts[-1], *texts[1:2]})
+    return is_said and not is_switch and len(texts) > _SWITCH
+
+
+def _only_lasts(match: Match, amounts: Sequence[Token], wish: Wish) -> bool:
+    """Whether it is only said how long, of what is clear but for that: `honk for one second`."""
+    texts = [token.text for token in wish.tokens]
+    is_for = all("for" in texts and texts[texts.index(token.text) - 1] == "for" for token in amounts)
+    return is_for and not match.missing and len(match.unexplained) == len(amounts)
 
 
 def _names_nothing(match: Match, wish: Wish) -> bool:
@@ -200,6 +247,14 @@ def _names_nothing(match: Match, wish: Wish) -> bool:
         return False
     given = [slot for slot in match.frame.slots if slot.kind == "choice" and slot.name in match.arguments]
     return bool(match.arguments) and all(slot.is_switch for slot in given)
+
+
+def _oneself(wish: Wish, context: Context) -> frozenset[str]:
+    """Return the devices that `yourself` stands for; none where nobody says so."""
+    if not any(token.text in {"yourself", "yourselves"} for token in wish.tokens):
+        return frozenset()
+    called = [*wish.told, *(mention for mention in wish.mentions if mention.start == 0)]
+    return frozenset().union(*(mention.devices for mention in called)) or frozenset(filter(None, (context.own,)))
 
 
 def _own_rival(chosen: Sequence[Match], matches: Sequence[Match], wish: Wish, context: Context) -> Match | None:

@@ -19,7 +19,7 @@ _AIMED: Final = 0.4
 _PERSONS: Final = frozenset({"my", "his", "her", "our", "their"})
 _TURN: Final = "turn"
 _LIMITS: Final = frozenset({"max", "maximum", "top", "default", "target", "normal"})
-_CHOOSERS: Final = frozenset({"use", "select", "choose", "switch", "change", "mount", "attach", "pick"})
+_CHOOSERS: Final = frozenset({"use", "select", "choose", "switch", "change", "mount", "attach", "pick", "equip"})
 _PLURAL_AFTER: Final = frozenset({"a", "an", "the", "some", "your", "my", "few", "more", "another"})
 
 
@@ -158,7 +158,7 @@ class Scales:
         """Whether a parameter is spoken of by its whole name, or by a value that only it can have."""
         lemmas = [token.lemma for token in wish.tokens]
         said = {other for lemma in lemmas for other in (lemma, *self._related.to(lemma))} | filling.attributes
-        is_choice = frame.slots[0].kind == "choice"
+        is_choice = frame.slots[0].kind == "choice" and not frame.slots[0].is_switch
         chosen = is_choice and head is not None and lemmas[head] in _CHOOSERS and bool(filling.used)
         own = frame.own - _LIMITS if filling.attributes else frame.own
         if not (own <= said or chosen):

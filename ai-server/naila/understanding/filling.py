@@ -32,6 +32,7 @@ class Filler:
 
     def __init__(self, lexicon: Lexicon, units: Units, related: Related) -> None:
         self.related = related
+        self.units = units
         self._amounts = Amounts(lexicon, units)
         self._changes = Changes(lexicon, self._amounts, related)
         self._shares = Shares(lexicon, units)

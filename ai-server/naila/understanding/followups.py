@@ -9,12 +9,12 @@ from typing import Final
 from naila.config.lexicon import Lexicon
 from naila.understanding.context import Context
 from naila.understanding.deciding import problem_of
-from naila.understanding.fleet_index import device_of
+from naila.understanding.fleet_index import device_of, words_of
 from naila.understanding.frames import Frame
 from naila.understanding.gate import Gate, Wish
 from naila.understanding.matching import Matcher
 from naila.understanding.quantities import Token
-from naila.understanding.reading import AskBack, CannotDo, Commands, Doubtful, NotACommand, Reading, Step
+from naila.understanding.reading import AskBack, CannotDo, Commands, Doubtful, NotACommand, OpenQuestion, Reading, Step
 from naila.understanding.refusing import unknown_goal
 from naila.understanding.words import Phrases
 
@@ -35,7 +35,9 @@ class FollowUps:
         self._gate = gate
         self._leads = Phrases((*lexicon.corrections, *lexicon.continuations))
 
-    def read(self, plain: Sequence[Token], last: Sequence[Step], fresh: Reading, context: Context) -> Reading:
+    def read(
+        self, plain: Sequence[Token], last: Sequence[Step], fresh: Reading, context: Context, *, done: bool = True
+    ) -> Reading:
         """Return what a text makes of the last command, `fresh` where it does not follow it up.
 
         Args:
@@ -43,6 +45,7 @@ class FollowUps:
             last: the steps of the last command.
             fresh: what the text was read as by itself.
             context: what is known.
+            done: the last command was given before, and may be done by now.
         """
         rest = self._rest(plain) if last and len(plain) <= _LONGEST else ()
         if not rest or not _is_open(fresh, last[-1]):
@@ -51,7 +54,8 @@ class FollowUps:
         wish = self._gate.open(rest, context.fleet.names.mentions, asked=False)
         if frame is None or isinstance(wish, str) or wish.mood not in {"plain", "request"}:
             return fresh
-        return self._changed(frame, wish, last[-1], context) or fresh
+        changed = self._changed(frame, wish, last[-1], context) or fresh
+        return _asked_again(changed, frame, last[-1], plain) if done else changed
 
     def _rest(self, plain: Sequence[Token]) -> Sequence[Token]:
         """Return what follows `no`, `I meant`, `and`; nothing where nothing of that begins it."""
@@ -73,6 +77,28 @@ class FollowUps:
         return Commands(
             (Step(device_id=last.device_id, name=last.name, arguments={**last.arguments, **match.arguments}),)
         )
+
+
+def _asked_again(changed: Reading, frame: Frame, last: Step, plain: Sequence[Token]) -> Reading:
+    """Return a question where a movement that may be done would be done again: `no, two meters` after one meter."""
+    step = changed.steps[0] if isinstance(changed, Commands) else None
+    if step is None or frame.is_setting or frame.parameter is not None:
+        return changed
+    for slot in frame.slots:
+        was, now = last.arguments.get(slot.name), step.arguments.get(slot.name)
+        if slot.kind == "number" and slot.unit is not None and was is not None and was != now:
+            rest = {name: value for name, value in step.arguments.items() if name != slot.name}
+            return AskBack(
+                OpenQuestion(
+                    kind="argument",
+                    device_id=step.device_id,
+                    action=step.name,
+                    argument=slot.name,
+                    arguments=rest,
+                    text=words_of(plain),
+                )
+            )
+    return changed
 
 
 def _is_open(fresh: Reading, last: Step) -> bool:

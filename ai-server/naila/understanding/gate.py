@@ -17,6 +17,9 @@ Barred = Literal["talk", "harmless", "empty"]
 Mentions: TypeAlias = Callable[[Sequence[Token]], tuple[Mention, ...]]
 
 _GOING: tuple[str, ...] = ("send", "bring", "take", "get", "move", "drive")
+_LONGEST_COMPARISON = 5
+_CALLERS: frozenset[str] = frozenset({"control", "base", "panel", "command", "headquarters", "tower"})
+_CALLING: frozenset[str] = frozenset({"you", "ya", "my", "o", "oh", "dear"})
 _GOING_TO: tuple[str, ...] = ("to", "home", "back", "over", "into", "forward", "away")
 
 
@@ -41,6 +44,15 @@ class Wish:
     asked: bool = False
 
 
+def _comparison(kept: Sequence[Token]) -> int:
+    """Return how many words at the end only compare: `… red like the setting sun`."""
+    for at in range(max(2, len(kept) - _LONGEST_COMPARISON), len(kept) - 2):
+        is_like = kept[at].text == "like" and kept[at + 1].text in {"a", "the"}
+        if is_like and not any(token.amount for token in kept[at:]):
+            return len(kept) - at
+    return 0
+
+
 class Gate:
     """Tells wishes from talk.
 
@@ -52,6 +64,7 @@ class Gate:
         self._fillers = frozenset(word for word in lexicon.fillers if " " not in word)
         self._openers = Phrases(lexicon.openers)
         self._closers = Phrases(lexicon.closers)
+        self._called_so = lexicon.address
         self._polite = frozenset({"please", "thanks", "thank", "will", "would", "could", "can", "kindly"})
         self._ways: tuple[tuple[Mood, Phrases], ...] = (
             ("request", Phrases(lexicon.requests)),
@@ -96,7 +109,31 @@ class Gate:
         while end > start and (length := min(self._closers.ending(texts[:end]), end - start)):
             polite = polite or bool(self._polite & set(texts[end - length : end]))
             end -= length
+        end -= self._address(texts[start:end])
+        end -= _comparison(kept[start:end])
         return kept[start:end], polite
+
+    def is_address(self, tokens: Sequence[Token]) -> bool:
+        """Whether words only call whom it is said to."""
+        texts = [token.text for token in tokens if token.text not in self._fillers]
+        is_caller = texts[:2] == ["this", "is"] and texts[-1] in _CALLERS
+        return is_caller or self._address(texts) == len(texts)
+
+    @staticmethod
+    def is_comparison(tokens: Sequence[Token]) -> bool:
+        """Whether words only compare: `as a reed bends in the wind`."""
+        texts = [token.text for token in tokens]
+        return texts[:2] in (["as", "a"], ["like", "a"], ["like", "the"]) and not any(token.amount for token in tokens)
+
+    def _address(self, texts: list[str]) -> int:
+        """Return how many words at the end only call whom it is said to: `soldier`, `… you beautiful machine`."""
+        if not texts or texts[-1] not in self._called_so.nouns:
+            return 0
+        length = 1
+        while length < len(texts) and texts[-length - 1] in self._called_so.adjectives:
+            length += 1
+        is_all = length == len(texts)
+        return length if is_all or (length > 1 and texts[-length] in _CALLING) else 0
 
     def open(self, tokens: Sequence[Token], mentions: Mentions, *, asked: bool) -> Wish | Barred:
         """Return what a clause asks for, or why it asks for nothing."""
@@ -171,7 +208,8 @@ class Gate:
             if length > best[1]:
                 best = (mood, length)
         length = self._infinitive.at(texts, 0)
-        if length and texts[length : length + 1] == ["to"] and length + 1 > best[1]:
+        is_place = texts[length + 1 : length + 2] and texts[length + 1] in {"the", "my", "your", "a"}
+        if length and texts[length : length + 1] == ["to"] and length + 1 > best[1] and not is_place:
             return "request", length + 1
         if best[0] == "gerund" and not (len(texts) > best[1] and texts[best[1]].endswith("ing")):
             request = self._ways[0][1].at(texts, 0)

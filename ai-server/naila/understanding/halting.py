@@ -11,6 +11,15 @@ from naila.understanding.targets import Mention
 from naila.understanding.words import MARKS, Phrases
 
 _LONGEST = 24
+_WARNINGS = {
+    ("there", "is"),
+    ("there", "are"),
+    ("it", "is"),
+    ("you", "are"),
+    ("he", "is"),
+    ("she", "is"),
+    ("look", "out"),
+}
 
 
 class Halting:
@@ -28,7 +37,8 @@ class Halting:
         self._questions = Phrases(lexicon.questions)
         values = (*lexicon.kinds["direction"], "side", "from", "around", "round", "along", "a", "your", "so", "fast")
         self._ways = frozenset(values)
-        self._openers = Phrases((*lexicon.openers, *lexicon.fillers))
+        self._openers = Phrases((*lexicon.openers, *lexicon.fillers, *lexicon.stop.warnings))
+        self._no_outcry = frozenset({"not", "never", '"', "?", *lexicon.hearsay}) - {"said"}
 
     def read(
         self,
@@ -48,9 +58,11 @@ class Halting:
             own: the device that is spoken to, if it declared anything.
             about: the device that was spoken of before.
         """
-        if not tokens or len(tokens) > _LONGEST or any(token.amount for token in tokens):
+        if not tokens or len(tokens) > _LONGEST or any(token.amount and token.text != "once" for token in tokens):
             return None
         texts = [token.text for token in tokens]
+        if self._is_cried(texts):
+            return self._whom(texts, mentions, own, about)
         taken = {place: mention for mention in mentions for place in range(mention.start, mention.end)}
         busy = self._busy(tokens, texts, taken, frozenset().union(*doing.values()))
         if busy is None:
@@ -59,6 +71,13 @@ class Halting:
         if own not in able and len(able) == 1:
             own = next(iter(able))  # `stop blinking`, said to a rover
         return self._whom(texts, mentions, own, about)
+
+    def _is_cried(self, texts: list[str]) -> bool:
+        """Whether it is an outcry, whatever else is said: `stop stop you idiot`, `stop, there is a child`."""
+        if self._no_outcry & set(texts) or self._questions.at(texts, 0):
+            return False
+        again = any(texts[at : at + 2] == ["stop", "stop"] for at in range(len(texts)))
+        return again or (texts[0] == "stop" and tuple(texts[1:3]) in _WARNINGS)
 
     def _busy(
         self, tokens: Sequence[Token], texts: list[str], taken: dict[int, Mention], verbs: frozenset[str]
@@ -99,7 +118,7 @@ class Halting:
     @staticmethod
     def _whom(texts: list[str], mentions: Sequence[Mention], own: str | None, about: str | None) -> Stop:
         if any(mention.every for mention in mentions):
-            every = [mention.devices for mention in mentions if mention.every]
+            every = [mention.devices for mention in mentions]
             whole_fleet = {"everyone", "everybody", "everything", "all"} & set(texts)
             return Stop() if whole_fleet else Stop(device_ids=tuple(sorted(frozenset().union(*every))))
         devices = sorted({device for mention in mentions for device in mention.devices})

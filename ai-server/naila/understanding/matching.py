@@ -14,6 +14,7 @@ from naila.config.lexicon import Lexicon
 from naila.events import JsonValue
 from naila.fleet import DeviceView
 from naila.understanding.attempt import Filling, Problem
+from naila.understanding.caveats import Caveats
 from naila.understanding.evidence import ENOUGH, Scales
 from naila.understanding.filling import Filler
 from naila.understanding.frames import Frame
@@ -25,6 +26,14 @@ _UP: Final = frozenset({"up", "on", "onto", "hold"})
 _INHERITED: Final = 0.5
 _ARTICLES: Final = frozenset({"the", "a", "an", "this", "that", "my", "your"})
 _DEFINITE: Final = frozenset({"the", "this", "that", "my", "your", "our", "his", "her"})
+_PERSONS: Final = frozenset({"me", "us", "him", "her", "them", "everybody", "everyone", "somebody", "someone"})
+_MOST_WORDS: Final = 2
+_LASTING: Final = frozenset(
+    {
+        "night", "day", "week", "weekend", "evening", "morning", "afternoon", "month", "year", "while", "rest", "time",
+        "moment", "duration", "length", "sec", "bit", "meantime", "season", "holiday", "round", "win", "kill", "money",
+    }
+)  # fmt: skip
 _LEADS: Final = _ARTICLES | _DEFINITE | {"in", "on", "at", "by", "of", "from", "with", "its", "for"}
 
 
@@ -79,6 +88,7 @@ class Matcher:
 
     def __init__(self, lexicon: Lexicon, filler: Filler) -> None:
         self._filler = filler
+        self._caveats = Caveats(filler.units)
         self._scales = Scales(lexicon, filler.related)
         self._free = Phrases((*lexicon.function, *lexicon.hedges, *lexicon.manners))
         self._particles = Phrases(lexicon.particles)
@@ -128,6 +138,7 @@ class Matcher:
         if strong:
             _explain_particle(frame, tokens, explained)
             self._explain_object(frame, tokens, explained)
+        explained -= self._caveats.places(frame, tokens, filling.used, mentioned | filling.named, filling.arguments)
         is_talk = not inherited and _is_statement(wish, mentioned, head, filling)
         if is_talk or (head is not None and head not in explained):
             return None
@@ -189,6 +200,12 @@ class Matcher:
     def _explain_object(self, frame: Frame, tokens: Sequence[Token], explained: set[int]) -> None:
         """Explain one thing that something is done to: `the cup`, `at my daughter`."""
         unknown = [at for at in range(len(tokens)) if at not in explained]
+        if len(unknown) == 1 and tokens[unknown[0]].text in _PERSONS:
+            explained.update(at for at in unknown if at and tokens[at - 1].text in frame.object_after)
+            return
+        if _for_whom(tokens, unknown):
+            explained.update(unknown)
+            return
         if not unknown or len(unknown) > 2 or unknown[-1] - unknown[0] >= len(unknown) or unknown[0] < 2:
             return
         first = unknown[0]
@@ -201,9 +218,22 @@ class Matcher:
         figurative = self._figurative | self._body
         is_figurative = any({tokens[at].text, tokens[at].lemma} & figurative for at in unknown)
         is_thing = before.lemma in frame.object_verbs and not any(tokens[at].lemma in self._generic for at in unknown)
+        is_thing = is_thing and tokens[first - 1].text != "your"
         is_somebody = before.text in frame.object_after and tokens[first - 1].text != "your"
         if not is_figurative and (is_thing or is_somebody):
             explained.update(unknown)
+
+
+def _for_whom(tokens: Sequence[Token], unknown: Sequence[int]) -> bool:
+    """Whether only a purpose is left at the end: `for the album`; never how long: `for the day`."""
+    first = unknown[0] if unknown else 0
+    at_end = bool(unknown) and list(unknown) == list(range(first, len(tokens))) and len(unknown) <= _MOST_WORDS
+    before = [token.text for token in tokens[max(0, first - 2) : first]]
+    is_for = before[:1] in (["for"], ["like"]) and before[-1] in _ARTICLES
+    are_nouns = all(
+        (tokens[at].form == "base" or before[:1] == ["like"]) and tokens[at].amount is None for at in unknown
+    )
+    return at_end and is_for and are_nouns and not any(tokens[at].text in _LASTING for at in unknown)
 
 
 def _explain_particle(frame: Frame, tokens: Sequence[Token], explained: set[int]) -> None:

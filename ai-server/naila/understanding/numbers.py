@@ -12,6 +12,7 @@ _SMALL: Final = (
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
 )
 _LARGE: Final = frozenset({"hundred", "thousand", "million"})
+DIGITS: Final = tuple(_SMALL.split()[:10])
 NUMBER_WORDS: Final = frozenset(_SMALL.split()) | _LARGE
 _SIGNS: Final = frozenset({"-", "minus", "negative"})
 _LONGEST: Final = 12

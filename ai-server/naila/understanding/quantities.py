@@ -11,11 +11,12 @@ from typing import Final
 import pint
 
 from naila.config.lexicon import Lexicon
-from naila.understanding.numbers import number_at
+from naila.understanding.numbers import DIGITS, number_at
 from naila.understanding.words import Form, Phrases, Word
 
 PERCENT: Final = "percent"
 DEGREE: Final = "degree"
+_MOST_DIGITS: Final = 5
 _WITH_HUNDREDTHS: Final = frozenset({"meter"})
 _ROUND_UNITS: Final = frozenset({"turn"})
 _DECLARABLE: Final = re.compile(r"[A-Za-zµ°%Ω]{1,16}([/*][A-Za-z°]{1,8})?(\^?[-²³2-3]{1,2})?")
@@ -169,7 +170,24 @@ class Measures:
 
     def tokens(self, words: Sequence[Word]) -> list[Token]:
         """Return the words with every amount made one token."""
-        return _joined(list(self._tokens(words)), self._units)
+        return _joined(list(self._tokens(self._spelled(words))), self._units)
+
+    def _spelled(self, words: Sequence[Word]) -> list[Word]:
+        """Make one number of digits said one by one before a unit: `three zero degrees`."""
+        kept: list[Word] = []
+        at = 0
+        while at < len(words):
+            end = at
+            while end < len(words) and words[end].text in DIGITS:
+                end += 1
+            if 1 < end - at < _MOST_DIGITS and self._units.at(words, end) and words[at].text != "zero":
+                figures = "".join(str(DIGITS.index(word.text)) for word in words[at:end])
+                kept.append(Word(figures, figures))
+                at = end
+            else:
+                kept.append(words[at])
+                at += 1
+        return kept
 
     def _tokens(self, words: Sequence[Word]) -> Iterator[Token]:
         at = 0
@@ -208,7 +226,7 @@ class Measures:
         phrase = tuple(texts[start : start + length])
         if not length or not (article or phrase[-1].endswith("ly") or phrase in {("somewhat",), ("very", "little")}):
             return None
-        if self._multiple_phrases.at(texts, start) > length:
+        if self._multiple_phrases.at(texts, start) > length or (texts[0], *phrase) == ("the", "way"):
             return None
         return Amount(self._vague[phrase], vague=True), start + length
 

@@ -36,7 +36,7 @@ from naila.understanding.reading import (
 from naila.understanding.spelling import Spelling
 from naila.understanding.state import StateQuestions
 from naila.understanding.wishes import Wishes
-from naila.understanding.words import MARKS, Vocabulary, Word
+from naila.understanding.words import MARKS, Phrases, Vocabulary, Word
 
 MOST_CHARS: Final = 400
 _MOST_WORDS: Final = 80
@@ -62,7 +62,11 @@ class CommandReader:
         self._followups = FollowUps(lexicon, matcher, self._gate)
         self._halting = Halting(lexicon)
         self._state = StateQuestions(lexicon, compiler, self._gate)
-        self._spelling = Spelling(self._vocabulary.known)
+        talk = (*lexicon.hearsay, *lexicon.negations, *lexicon.subordinators, *lexicon.later, *lexicon.questions)
+        english = frozenset(word for phrase in talk for word in phrase.split())
+        called = lexicon.address.nouns | lexicon.address.adjectives
+        self._spelling = Spelling(self._vocabulary.known | english | lexicon.figurative | lexicon.body | called)
+        self._mending = Phrases((*lexicon.corrections, "no no", "wait"))
         self._everyday = frozenset(lexicon.everyday)
         self._repeats = frozenset(lexicon.again)
         self._withdrawals = frozenset(lexicon.withdrawals)
@@ -145,7 +149,14 @@ class CommandReader:
 
     def _fresh(self, tokens: Sequence[Token], context: Context) -> Reading:
         tokens = in_order(tokens)
+        if (mended := self._mended(tokens, context)) is not None:
+            return mended
         parts = clauses(tokens)
+        parts = [
+            part
+            for at, part in enumerate(parts)
+            if not (self._gate.is_address(part.tokens) or (at and self._gate.is_comparison(part.tokens)))
+        ] or parts
         is_reported = self._gate.is_reported(tokens, context.fleet.verbs)
         if is_reported or not 0 < len(parts) <= MOST_CLAUSES:
             return NotACommand()
@@ -156,6 +167,33 @@ class CommandReader:
         if isinstance(reading, NotACommand):
             return self._asked(parts, context, only_questions=False) or reading
         return reading
+
+    def _mended(self, tokens: Sequence[Token], context: Context) -> Reading | None:
+        """Return what a wish is that is mended within the same breath: `a meter, no, half a meter`."""
+        texts = [token.text for token in tokens]
+        cuts = [at for at in range(1, len(texts)) if self._mending.at(texts, at)]
+        at = next((cut for cut in cuts if texts[cut - 1] in MARKS or self._mending.at(texts, cut) > 1), 0)
+        said = [token.text for token in tokens[:at] if token.text not in MARKS]
+        if not said or "?" in texts or '"' in texts or self._gate.is_address(tokens[:at]):
+            return None
+        first = self._fresh(tokens[:at], context)
+        if isinstance(first, AskBack) and first.question.device_id and first.question.action:
+            return Doubtful(candidates=((first.question.device_id, first.question.action),), numbers={}, clauses=2)
+        if not isinstance(first, Commands):
+            return None
+        end = at
+        while end < len(texts) and (length := self._mending.at(texts, end) or int(texts[end] in MARKS)):
+            end += length
+        fresh = self._fresh(tokens[end:], replace(context, about=first.steps[-1].device_id))
+        last = first.steps[-1]
+        again = list(dict.fromkeys(map(_key, fresh.steps))) if isinstance(fresh, Commands) else []
+        if isinstance(fresh, Commands) and len(again) == 1 and again[0][:2] == _key(last)[:2]:
+            return Commands((*first.steps[:-1], fresh.steps[-1]))
+        plain = [token for token in tokens[at:] if token.text not in MARKS]
+        changed = self._followups.read(plain, first.steps, fresh, context, done=False)
+        if not isinstance(changed, Commands) or changed is fresh:
+            return None
+        return Commands((*first.steps[:-1], *changed.steps))
 
     def _asked(self, parts: Sequence[Clause], context: Context, *, only_questions: bool) -> StateQuestion | None:
         """Return the question about state that the text is, if it is one sentence of that."""
@@ -205,6 +243,10 @@ class CommandReader:
         if isinstance(rest, AskBack):
             return AskBack(replace(rest.question, before=(*done, *rest.question.before)))
         return rest
+
+
+def _key(step: Step) -> tuple[str, str, str]:
+    return step.device_id, step.name, str(sorted(step.arguments.items(), key=str))
 
 
 def _narrowed(view: FleetView, chosen: Chosen, question: OpenQuestion) -> FleetView:

@@ -111,6 +111,9 @@ class Refusals:
         rest = [at for at in rest if texts[at] not in _ARTICLES | self._pronouns | {"to"}]
         for frame in context.fleet.frames.get(device or "", ()):
             for slot in frame.slots:
+                said = tuple(wish.tokens[at].lemma for at in rest)
+                if any(said[-len(words) :] == words for choice in slot.choices for words, _ in choice.phrases):
+                    return None
                 if rest and any(self._kinds[kind].at(texts, rest[0]) >= len(rest) for kind in slot.senses):
                     return not_among(frame, slot, " ".join(texts[at] for at in rest))
         return None

@@ -45,6 +45,8 @@ class Shares:
             length = self._extreme_phrases.at(attempt.texts, at) if attempt.frame.is_setting else 0
             if length:
                 share = self._extremes[" ".join(attempt.texts[at : at + length])]
+                is_open = attempt.texts[at + length - 1] == "way"
+                share = 0.0 if is_open and self._low & {*attempt.texts, *attempt.lemmas} else share
                 self._give(attempt, range(at, at + length), share)
 
     def read(self, attempt: Attempt) -> None:

@@ -12,7 +12,8 @@ from naila.understanding.words import Word
 _SHORTEST: Final = 4
 _MOST_UNKNOWN: Final = 4
 _COMMON: Final = (
-    "forward backward left right degrees meters meter centimeters percent seconds please brightness minutes twice"
+    "forward backward left right degrees meters meter centimeters percent seconds please brightness minutes twice "
+    "battery temperature humidity position"
 )
 
 

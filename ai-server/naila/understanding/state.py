@@ -21,6 +21,7 @@ _PART, _SYNONYM, _ADJECTIVE, _DESCRIBED = 1.0, 0.8, 0.9, 0.4
 _CANONICAL: Final = {"is": "are", "does": "do", "has": "have", "it": "you", "am": "are", "'s": ""}
 _HANDING: Final = frozenset({"give", "show"})
 _PLACES: Final = frozenset({"there", "here"})
+_LONGEST_PRESENCE: Final = 6
 _REPORTS: Final = frozenset({"status", "report", "state"})
 _MOST_FIELDS: Final = 6
 _LEADS: Final = frozenset({"for", "on", "in", "at", "by", "with", "under", "off"})
@@ -115,7 +116,8 @@ class StateQuestions:
         mentions = fleet.names.mentions(kept)
         texts = [token.text for token in kept]
         places = {place: mention for mention in mentions for place in range(mention.start, mention.end)}
-        start = self._ask.at(texts, 0)
+        first = places[0].end if 0 in places else 0
+        start = first + length if (length := self._ask.at(texts, first)) else 0
         canonical: list[str] = []
         content: list[tuple[str, str]] = []
         rooms = _Rooms(fleet, kept, places)
@@ -147,7 +149,9 @@ class StateQuestions:
     def _general(self, question: _Asked, view: FleetView) -> StateQuestion | None:
         device = question.device or (view.speaker if view.device(view.speaker) and question.own else None)
         if question.canonical in self._places:
-            return StateQuestion(topic="presence", device_id=device, names=self._position_fields(view, device))
+            names = self._position_fields(view, device)
+            is_report = names and _REPORTS & {token.text for token in question.tokens}
+            return StateQuestion(topic="reading" if is_report else "presence", device_id=device, names=names)
         if device is not None and not question.content and _REPORTS & {token.text for token in question.tokens}:
             fields = view.device(device)
             names = tuple(fields.profile.telemetry)[:_MOST_FIELDS] if fields else ()
@@ -159,7 +163,7 @@ class StateQuestions:
         if question.canonical in self._capabilities or self._asks_capabilities(question):
             return StateQuestion(topic="capabilities", device_id=device)
         words = question.canonical.split()
-        if words[:2] == ["are", "you"] and len(words) <= 5:
+        if words[:2] == ["are", "you"] and len(words) <= _LONGEST_PRESENCE:
             rest = [word for word in words[2:] if word not in {"still", "now", "right", "currently", "yet", "really"}]
             if rest and self._presence.at(rest, 0) == len(rest) and (question.device or question.own or question.every):
                 return StateQuestion(topic="presence", device_id=device)

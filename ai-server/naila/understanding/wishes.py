@@ -20,6 +20,7 @@ from naila.understanding.words import Phrases
 _MOST_STEPS: Final = 10
 _LONGEST_UNPUNCTUATED: Final = 40
 _LEADS: Final = frozenset({"the", "your", "its", "my", "a"})
+_DIRECTIONS: Final = frozenset({"back", "forth", "left", "right", "up", "down", "forward", "backward"})
 _DO_IT: Final = frozenset({"do", "it", "that", "this", "so", "make"})
 
 
@@ -57,6 +58,8 @@ class Wishes:
             at += length
             if steps and self._corrections.at([token.text for token in parts[at - length].tokens], 0):
                 return NotACommand()
+            if steps and self._is_direction(parts, at - length):
+                return _left_open(steps[-1], len(parts))
             if part == "harmless" or (
                 at < len(parts) and not steps and self._is_interjection(parts[at - length], part)
             ):
@@ -69,6 +72,12 @@ class Wishes:
             context = replace(context, before=meant, about=decision[-1].device_id)
         too_many = len(steps) > _MOST_STEPS * max(1, len(context.view.devices))
         return NotACommand() if too_many or not steps else Commands(tuple(steps))
+
+    def _is_direction(self, parts: Sequence[Clause], at: int) -> bool:
+        """Whether a clause is only another way to go: the `and back` of `go to the door and back`."""
+        texts = [token.text for token in self._gate.strip(parts[at].tokens)[0]]
+        follows = at > 0 and parts[at].sentence == parts[at - 1].sentence and not parts[at - 1].comma
+        return follows and len(texts) == 1 and texts[0] in _DIRECTIONS
 
     def _is_interjection(self, clause: Clause, part: Part) -> bool:
         """Whether a clause only opens what follows: `right, …`."""
@@ -122,6 +131,8 @@ class Wishes:
             return None
         if not (part.comma or _is_complete(first)) and (both := self._shared(part, following[0], context)) is not None:
             return both, 2
+        if _is_complete(first) and not part.comma and self._is_direction((part, following[0]), 1):
+            return None
         if not is_called and _is_complete(first) and not self._is_tail(following[0], first, context):
             return None
         is_whole = first != "harmless" and isinstance(first[0], AskBack)
@@ -252,6 +263,11 @@ class Wishes:
             if right is not None and right != "harmless" and isinstance(right[0], tuple):
                 return (*left[0], *right[0]), right[1]
         return None
+
+
+def _left_open(step: Step, clauses: int) -> Doubtful:
+    """Return that a step may be meant, and something more that nobody can be sure of."""
+    return Doubtful(candidates=((step.device_id, step.name),), numbers={}, clauses=clauses)
 
 
 def _says_again(decision: Sequence[Step], steps: Sequence[Step], parts: Sequence[Clause]) -> bool:
