@@ -53,7 +53,10 @@ async def stops(device: Device, count: int, *, spoken: bool) -> list[float]:
         async with asyncio.timeout(10):
             while True:
                 heard = await device.hear()
-                if isinstance(heard, Action) and heard.name == "stop":
+                if not isinstance(heard, Action) or heard.name != "stop":
+                    continue
+                # A word is answered by its turn, too, which stops once more.
+                if not isinstance(event, Intent) or heard.request_id == event.id:
                     break
         taken.append((time.perf_counter() - began) * 1000)
         await asyncio.sleep(PAUSE_S)
@@ -120,7 +123,7 @@ async def measure(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     terms = Terms(model=args.model, threads=args.threads, context=2048, timeout_s=600, built_in_format=False)
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="naila-bench-") as name:
-        async with Naila(terms, "default").running(Path(name), 1) as talker:
+        async with Naila(terms, "naila").running(Path(name), 1) as talker:
             broker = talker.broker
             async with Device(broker.settings(), "mover") as mover:
                 for spoken in (False, True):

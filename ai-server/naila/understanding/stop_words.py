@@ -22,7 +22,7 @@ _AROUND: Final = frozenset(
     )
     for word in unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode().split()
 )
-_CLAUSE: Final = re.compile(r"[,.;:!?\u2014\u2013\n]+|(?: - )")
+_CLAUSE: Final = re.compile(r"[,.;!?\u2014\u2013\n]+|(?: - )")
 _WORD: Final = re.compile(r"[^\W_]+")
 _DRAWN_OUT: Final = re.compile(r"(.)\1{2,}")
 
