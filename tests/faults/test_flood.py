@@ -55,6 +55,4 @@ async def test_a_flood_costs_only_who_makes_it(scene: Scene, how_often: HowOften
     assert_well(brain)
     assert counts.lost == 0
     assert became["silent"] == 0
-    assert loaded <= max(
-        2 * unloaded, how_often(2000, 0)
-    )  # a busy machine shows only disasters
+    assert loaded <= max(2 * unloaded, how_often(2000, 0))  # a busy machine shows only disasters
