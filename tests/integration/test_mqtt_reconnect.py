@@ -54,6 +54,19 @@ async def test_a_killed_broker_comes_back_and_everything_with_it(mosquitto: Mosq
 
 
 @broker_needed
+async def test_the_loss_and_the_return_of_each_connection_are_told(mosquitto: Mosquitto) -> None:
+    """Health follows at once: also when the connection for stops comes back later than the other."""
+    brain = EchoBrain(mosquitto.settings())
+    async with brain.running() as link:
+        mosquitto.kill()
+        await until(lambda: not link.status.connected)
+        mosquitto.start()
+        await until(lambda: link.status.connected and link.status.error is None)
+        assert not all(connected for connected, _ in brain.told)
+        assert brain.told[-1] == (True, None)
+
+
+@broker_needed
 async def test_what_both_sides_said_during_an_outage_arrives(tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path, persistent=True).start()
     brain = EchoBrain(broker.settings())

@@ -133,14 +133,6 @@ async def test_health_and_metrics_are_published_as_often_as_set() -> None:
     assert body.words == ["starting"]
 
 
-async def test_a_new_connection_gets_the_word_and_then_health() -> None:
-    body = Body()
-    async with body.reporting():
-        await until(lambda: len(body.heard(Health)) == 1)
-        assert body.pulse.reborn() == BrainStatus(status="starting")
-        await until(lambda: len(body.heard(Health)) == 2)
-
-
 async def test_low_memory_is_told_once_until_it_was_well_again() -> None:
     body = Body(available=40)
     async with body.reporting(health_interval_s=0.005):

@@ -56,6 +56,7 @@ class EchoBrain:
         self.keeping: asyncio.Future[None] | None = None
         self.old: list[bool] = []
         self.ended: list[tuple[Outbound, bool]] = []
+        self.told: list[tuple[bool, str | None]] = []
         self._answers = answers
         self.link = MqttLink(
             settings,
@@ -65,6 +66,7 @@ class EchoBrain:
             birth=lambda: BrainStatus(status=self.state),
             on_stop=on_stop or (lambda stop, request_id: self.stops.append((stop, request_id))),
             on_end=lambda event, is_delivered: self.ended.append((event, is_delivered)),
+            on_change=self._changed,
             is_stop=is_stop,
             intake=intake,
         )
@@ -73,6 +75,9 @@ class EchoBrain:
     def texts(self) -> list[str]:
         """What was said, in the order in which it was taken in."""
         return [event.text for event in self.accepted if isinstance(event, Intent)]
+
+    def _changed(self) -> None:
+        self.told.append((self.link.status.connected, self.link.status.error))
 
     async def _accept(self, event: Inbound) -> asyncio.Future[None] | None:
         await self.gate.wait()

@@ -47,6 +47,7 @@ class Connection:
         birth: what to publish at the start of every connection.
         on_end: told of each message with a note, and whether the broker took it (or refused it, for good), when it is
             acknowledged, or given up for want of room.
+        on_change: told when it was accepted by the broker, and when it is lost or cannot be had.
         rng: source of the jitter between attempts.
         monotonic: seconds that never jump.
 
@@ -62,6 +63,7 @@ class Connection:
         subscriptions: Sequence[Subscription | str] = (),
         birth: Callable[[], Sequence[Publication]] = tuple,
         on_end: Callable[[object, bool], None] = lambda _note, _is_delivered: None,
+        on_change: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,6 +73,7 @@ class Connection:
         self._subscriptions = _subscriptions(subscriptions)
         self._birth = birth
         self._on_end = on_end
+        self._on_change = on_change
         self._monotonic = monotonic
         self._backoff = Backoff(rng or random.Random())  # noqa: S311 - jitter, not cryptography
         self._rivalry = Rivalry()
@@ -106,14 +109,14 @@ class Connection:
         """How many messages wait to be sent."""
         return self._queue.waiting
 
-    def publish(self, message: Publication, *, urgent: bool = False) -> None:
+    def publish(self, message: Publication) -> None:
         """Send a message; never blocks.
 
-        QoS 1 waits for a connection and for room, bounded as `SendQueue` says, an urgent message before all others.
+        QoS 1 waits for a connection and for room, bounded as `SendQueue` says.
         QoS 0 is dropped when it cannot go now.
         """
         if message.qos:
-            if dropped := self._queue.put(message, urgent=urgent):
+            if dropped := self._queue.put(message):
                 log.error("too many messages wait for the broker: the oldest, to %s, was dropped", dropped.topic)
                 self._tell_end(dropped, is_delivered=False)
         elif self.state.connected and self._queue.may_write_unacknowledged():
@@ -126,7 +129,7 @@ class Connection:
             self._client.ack(receipt.mid, receipt.qos)
 
     def withdraw(self, topic: str) -> None:
-        """Drop what waits to be sent to a topic and was not handed over yet."""
+        """Drop what waits to be sent to a topic; what was handed over is not sent again on a later connection."""
         if withdrawn := self._queue.withdraw(topic):
             log.warning("%d messages that waited for %s were withdrawn", withdrawn, topic)
 
@@ -167,6 +170,7 @@ class Connection:
                 if ending.problem != self.state.error:
                     log.warning("MQTT: %s; trying again", ending.problem)
                 self.state.error = ending.problem
+                self._on_change()
             if ending.at_least is not None:
                 outage_s = self._monotonic() - self._outage_began
                 await self._wait(self._never(), self._backoff.next(outage_s, at_least=ending.at_least))
@@ -207,6 +211,7 @@ class Connection:
         for message in self._birth():
             self.publish(message)
         self._pump()
+        self._on_change()
 
     def _left(self) -> None:
         self.state.connected = False

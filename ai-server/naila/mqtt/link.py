@@ -109,6 +109,7 @@ class MqttLink:
         on_stop: called with each emergency stop and a request id for it, in the loop's thread; must not wait. The
             stop is repeated whenever its message is.
         on_end: told of each reply and error whether the broker has it now, or it was given up for want of room.
+        on_change: told when `status` says something else about the connections.
         is_stop: whether what somebody said is only a stop word; microseconds, whatever the text.
         intake: subscribe from the start; else `start_intake` does.
         rng: source of the jitter between attempts to connect.
@@ -128,6 +129,7 @@ class MqttLink:
         birth: Callable[[], BrainStatus],
         on_stop: Callable[[EmergencyStop, str], None] = _stop_unheard,
         on_end: Callable[[Reply | ErrorNotice, bool], None] = lambda _event, _is_delivered: None,
+        on_change: Callable[[], None] = lambda: None,
         is_stop: Callable[[str], bool] = lambda _: False,
         intake: bool = True,
         rng: random.Random | None = None,
@@ -159,6 +161,7 @@ class MqttLink:
             subscriptions=(*topics.intake(), topics.echo) if intake else (topics.echo,),
             birth=lambda: (*self._echo(), codec.encode(birth())),
             on_end=self._told_end,
+            on_change=on_change,
             rng=rng,
             monotonic=monotonic,
         )
@@ -166,6 +169,7 @@ class MqttLink:
             BrokerAddress.from_settings(settings, client_id=f"{settings.client_id}-stop"),
             on_message=self._on_stop_message,
             subscriptions=topics.stops(),
+            on_change=on_change,
             rng=rng,
             monotonic=monotonic,
         )
@@ -252,10 +256,9 @@ class MqttLink:
     def _publish_urgently(self, message: Publication) -> None:
         """Send a stop on the connection that nothing else uses, or on the other one, if only that is there."""
         self._connection.withdraw(message.topic)
-        if self._connection.state.connected and not self._stops.state.connected:
-            self._connection.publish(message, urgent=True)
-        else:
-            self._stops.publish(message)
+        self._stops.withdraw(message.topic)
+        only_the_other = self._connection.state.connected and not self._stops.state.connected
+        (self._connection if only_the_other else self._stops).publish(replace(message, urgent=True))
 
     def _on_stop_message(self, message: Publication, receipt: Receipt) -> None:
         try:

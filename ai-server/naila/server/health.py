@@ -56,11 +56,6 @@ class Pulse:
         """Return the status message of this moment."""
         return BrainStatus(status=self.state)
 
-    def reborn(self) -> BrainStatus:
-        """Return the status message for a new connection, and have health follow: the broker may have lost both."""
-        self.changed.set()
-        return self.status()
-
     def health(self) -> Health:
         """Return the health message of this moment."""
         return Health(

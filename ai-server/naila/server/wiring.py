@@ -194,9 +194,10 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         codec,
         topics,
         accept=lambda event: intake.accept(event, received_at=link.arrived_at, is_old=link.is_old),
-        birth=lambda: pulse.reborn(),
+        birth=lambda: pulse.status(),
         on_stop=lambda event, request_id: intake.stop(event, request_id),
         on_end=lambda answer, is_delivered: mailbox.ended(answer, is_delivered=is_delivered),
+        on_change=lambda: pulse.changed.set(),
         is_stop=_stop_words(personas).matches,
         intake=False,
     )
@@ -226,7 +227,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         on_withdrawn=lambda pending: wishes.withdrawn(pending),
     )
     fleet = MeteredFleet(dispatcher, publisher.counters)
-    stops = Stops(fleet, clock, on_stop=lambda device_id, request_id: mailbox.stop(device_id, request_id))
+    stops = Stops(fleet, clock, on_stop=lambda device_id, request: mailbox.stop(device_id, request))
     reactions = SpeakingFirst(fleet=fleet, stops=stops, publisher=publisher, clock=clock)
     monitor = Monitor(
         load_monitoring(settings.config_dir / "monitoring.yaml"),
