@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from support.crew import crew, work
+from support.ear import Ear
 from support.often import HowOften
 from support.scene import Scene, assert_nothing_lost_or_twice, assert_well, running
-from support.vitals import Sample, slope, watch
+from support.vitals import METRICS, Sample, slope, watch
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 WARM_UP = 0.25
@@ -20,14 +21,20 @@ SLACK_BYTES = 5_000_000
 
 async def endure(scene: Scene, requests: int, robots: int, **environ: str) -> Sequence[Sample]:
     """Ask so many things; return what was seen after the warm-up."""
-    brain = scene.brain(scene.broker.port, LOG_LEVEL="WARNING", **environ).start()
+    brain = scene.brain(scene.broker.port, LOG_LEVEL="WARNING", METRICS_INTERVAL_S="0.2", **environ).start()
     samples: list[Sample] = []
     await running(brain)
-    async with crew(scene.broker.settings(), robots, scene.tally) as crew_members:
+    async with (
+        Ear(scene.broker.settings(), METRICS) as ear,
+        crew(scene.broker.settings(), robots, scene.tally) as crew_members,
+    ):
         await work(crew_members, range(robots), repeat_s=10)
-        watching = asyncio.create_task(watch(brain.pid, lambda: scene.tally.answered, samples))
+        ear.messages.clear()
+        idle = (await ear.until_object(METRICS, lambda _: True))["tasks"]
+        watching = asyncio.create_task(watch(brain.pid, ear, lambda: scene.tally.answered, samples))
         await work(crew_members, range(robots, requests), repeat_s=10)
         watching.cancel()
+        await ear.until_object(METRICS, lambda told: told["tasks"] <= idle)
     warm = [sample for sample in samples if sample.requests >= requests * WARM_UP]
     scene.tally.extra.update(
         bytes_per_request=round(slope(warm), 1),
@@ -35,6 +42,7 @@ async def endure(scene: Scene, requests: int, robots: int, **environ: str) -> Se
         rss_mb=round(warm[-1].rss / 1e6, 1),
         descriptors=(warm[0].descriptors, max(sample.descriptors for sample in warm), warm[-1].descriptors),
         threads=(warm[0].threads, max(sample.threads for sample in warm), warm[-1].threads),
+        tasks=(warm[0].tasks, max(sample.tasks for sample in warm), warm[-1].tasks, idle),
     )
     assert_nothing_lost_or_twice(scene.report())
     assert_well(brain)

@@ -70,7 +70,13 @@ class FakeService:
 
 def snapshot(meter: MeteredPublisher, service: FakeService | None = None, *, failed: bool = False) -> Metrics:
     return meter.snapshot(
-        service or FakeService(), temperature=0.7, failed=failed, queue_depth=3, restarts=2, link={"mqtt_received": 9}
+        service or FakeService(),
+        temperature=0.7,
+        failed=failed,
+        queue_depth=3,
+        tasks=40,
+        restarts=2,
+        link={"mqtt_received": 9},
     )
 
 
@@ -99,7 +105,7 @@ def test_replies_errors_and_tokens_are_counted() -> None:
     assert (counters["errors_busy"], counters["mqtt_received"]) == (1, 9)
     assert metrics.tokens_generated == 10
     assert metrics.extra["prefix_hit_rate"] == 0.75
-    assert metrics.extra["queue_depth"] == 3
+    assert (metrics.extra["queue_depth"], metrics.extra["tasks"]) == (3, 40)
 
 
 def test_the_figures_are_those_of_the_last_answer_of_the_model() -> None:

@@ -1,4 +1,4 @@
-"""How a daemon is doing while it works: memory, file descriptors, threads, over the requests that it has answered."""
+"""How a daemon is doing while it works: memory, descriptors, threads, tasks, over the requests that it has answered."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psutil
+
+from support.ear import Ear
+
+METRICS = "naila/ai/metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,21 +22,36 @@ class Sample:
         rss: resident bytes of the daemon and of its children.
         descriptors: open files and sockets of the daemon.
         threads: of the daemon.
+        tasks: in its event loop, as it last told; -1 before it has.
     """
 
     requests: int
     rss: int
     descriptors: int
     threads: int
+    tasks: int
 
 
-async def watch(pid: int, answered: Callable[[], int], samples: list[Sample], *, every_s: float = 0.5) -> None:
-    """Look again and again, until cancelled."""
+async def watch(
+    pid: int, ear: Ear, answered: Callable[[], int], samples: list[Sample], *, every_s: float = 0.5
+) -> None:
+    """Look again and again, until cancelled.
+
+    Args:
+        pid: the daemon.
+        ear: hears its metrics.
+        answered: how many requests were answered so far.
+        samples: is added to.
+        every_s: seconds between two looks.
+    """
     process = psutil.Process(pid)
+    tasks = -1
     while True:
         family = [process, *process.children(recursive=True)]
         rss = sum(one.memory_info().rss for one in family)
-        samples.append(Sample(answered(), rss, process.num_fds(), process.num_threads()))
+        tasks = next((told["tasks"] for told in reversed(ear.objects(METRICS))), tasks)
+        ear.messages.clear()
+        samples.append(Sample(answered(), rss, process.num_fds(), process.num_threads(), tasks))
         await asyncio.sleep(every_s)
 
 

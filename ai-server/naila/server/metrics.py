@@ -103,6 +103,7 @@ class MeteredPublisher:
         temperature: float,
         failed: bool,
         queue_depth: int,
+        tasks: int,
         restarts: int,
         link: dict[str, int],
     ) -> Metrics:
@@ -112,6 +113,7 @@ class MeteredPublisher:
         memory = read_memory()
         extra: dict[str, JsonValue] = {
             "queue_depth": queue_depth,
+            "tasks": tasks,
             "rss_bytes": memory.process,
             "memory_available_bytes": memory.available,
             "prefix_hit_rate": _ratio(self.counters["cached_tokens"], self.counters["prompt_tokens"]),

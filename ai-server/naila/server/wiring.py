@@ -305,6 +305,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
             temperature=settings.llm_temperature,
             failed=keeper.failed,
             queue_depth=mailbox.waiting,
+            tasks=len(asyncio.all_tasks()),
             restarts=keeper.restarts,
             link={f"mqtt_{name}": value for name, value in asdict(status).items() if type(value) is int},
         )
