@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,9 +17,11 @@ from naila.errors import BrokerError, ConfigurationError
 from naila.events import BrainStatus, Intent
 from naila.mqtt.broker import EmbeddedBroker
 from naila.mqtt.broker_address import BrokerAddress
+from naila.mqtt.client import MqttClient, Reason
 from naila.mqtt.device import Device
+from naila.mqtt.publication import Publication
 from support.mosquitto import Mosquitto, free_port, make_certificates
-from support.proxy import Proxy
+from support.proxy import ABORT, Proxy
 from support.robots import EchoBrain, until
 
 broker_needed = pytest.mark.broker
@@ -64,6 +66,37 @@ async def test_the_loss_and_the_return_of_each_connection_are_told(mosquitto: Mo
         await until(lambda: link.status.connected and link.status.error is None)
         assert not all(connected for connected, _ in brain.told)
         assert brain.told[-1] == (True, None)
+
+
+class Inattentive:
+    """Listens to a client's connection without interest."""
+
+    def on_message(self, message: Publication, mid: int) -> None:
+        pass
+
+    def on_sent(self, mid: int, reason: Reason) -> None:
+        pass
+
+    def on_subscribed(self, mid: int, reasons: Sequence[Reason]) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("abort", "closed"), [(True, False), (False, True)])
+async def test_a_reset_is_told_from_an_end_in_good_order_also_behind_messages(*, abort: bool, closed: bool) -> None:
+    """Four ends in good order look like a rival, who is given way to for seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = BrokerAddress.from_settings(settings_for(server.getsockname()[1]))
+        client = MqttClient(address, "3.1.1", Inattentive())
+        await client.connect()
+        broker, _ = server.accept()
+        assert await asyncio.to_thread(broker.recv, 1000)
+        broker.sendall(b"\x20\x02\x00\x00" + b"\x30\x04\x00\x01ax" * 5)
+        if abort:
+            broker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+        broker.close()
+        await asyncio.wait_for(client.lost, 5)
+        assert client.closed_by_broker is closed
+        client.close()
 
 
 @broker_needed

@@ -91,6 +91,7 @@ class MqttClient:
         self.accepted: asyncio.Future[Reason | None]
         self.lost: asyncio.Future[Reason]
         self.closed_by_broker = False
+        self._was_reset = False
         self.receive_maximum = 65_535
         self.is_resumed = False
         self._address = address
@@ -108,7 +109,7 @@ class MqttClient:
         """
         loop = asyncio.get_running_loop()
         self.accepted, self.lost = loop.create_future(), loop.create_future()
-        self.closed_by_broker = False
+        self.closed_by_broker = self._was_reset = False
         connecting = loop.run_in_executor(None, self._connect)
         try:
             await asyncio.shield(connecting)
@@ -227,11 +228,13 @@ class MqttClient:
             self._read()
 
     def _read(self) -> None:
-        # Looked at before: paho treats a reset like an end in good order.
+        # Looked at before: paho treats a reset like an end in good order. The look clears it, and what came before the
+        # reset is read first.
         sock = self._paho.socket()
-        was_reset = isinstance(sock, socket.socket) and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+        if isinstance(sock, socket.socket) and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._was_reset = True
         self._paho.loop_read()
-        self.closed_by_broker = self.lost.done() and not was_reset
+        self.closed_by_broker = self.lost.done() and not self._was_reset
 
     def _decrypted(self) -> bool:
         """Whether TLS holds bytes that were not read yet."""
