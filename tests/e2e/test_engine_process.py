@@ -61,7 +61,7 @@ async def test_a_dead_engine_costs_only_the_running_answer_and_heals(
     brain = make_brain(broker.port).start()
     async with Device(broker.settings(), "r2") as device:
         await device.wait_for_brain("online")
-        for _ in range(how_often(3, 20)):
+        for _ in range(how_often(1, 20)):
             running = story("r2")
             device.send(running)
             await first_text(device, running.id)

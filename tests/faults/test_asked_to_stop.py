@@ -32,7 +32,7 @@ async def test_a_daemon_that_is_asked_to_stop_in_mid_answer(
     async with AsyncExitStack() as stack:
         settings = scene.broker.settings()
         devices = [await stack.enter_async_context(Device(settings, f"r{n}")) for n in range(DEVICES)]
-        for number in range(how_often(2, 20)):
+        for number in range(how_often(1, 20)):
             brain.start()
             await running(brain)
             asking = [asyncio.create_task(ask(device, f"q{number}", tally)) for device in devices]

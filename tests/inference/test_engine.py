@@ -321,7 +321,7 @@ def test_closing_ends_everything_once(model_path: Path) -> None:
 def test_random_requests_all_end_once_give_their_cells_back_and_leave_memory_flat(
     model_path: Path, how_often: HowOften
 ) -> None:
-    rounds = how_often(3, 40)
+    rounds = how_often(1, 40)
     rig = Rig(model_path, EngineLimits(running=12, waiting=1000), n_cells=700, n_sequences=8, n_ctx=300)
     chance = random.Random(7)
     resident: list[int] = []
@@ -455,13 +455,13 @@ def test_a_closed_engine_takes_nothing_in(model_path: Path) -> None:
 def test_an_engine_that_was_idle_for_long_does_not_count_as_stalled(model_path: Path) -> None:
     rig = Rig(model_path)
     rig.ask([7, 8, 9], max_tokens=1).end()
-    time.sleep(1.0)  # the idle time itself is what is tested
+    time.sleep(3.0)  # the idle time itself is what is tested
     answer = rig.ask(list(range(1000, 1500)), max_tokens=8)
     stalls = []
     while not answer.ends:
         stalls.append(rig.engine.stalled_for())
         time.sleep(0.005)
-    assert max(stalls) < 0.9
+    assert max(stalls) < 2.9
     rig.close()
 
 

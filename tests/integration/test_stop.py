@@ -24,8 +24,6 @@ from support.robots import EchoBrain, until
 
 pytestmark = pytest.mark.broker
 
-log = logging.getLogger(__name__)
-
 FLOOD = Path(__file__).parents[1] / "support" / "flood.py"
 
 
@@ -266,8 +264,7 @@ async def test_a_stop_overtakes_a_flood(mosquitto: Mosquitto, size: int, qos: in
     async with running(brain) as link, Device(mosquitto.settings(), "r1") as device:
         with flood(mosquitto, size=size, qos=qos):
             await until(lambda: link.status.received > 500)
-            took = await latencies(device, 100, stop)
-        p99 = statistics.quantiles(took, n=100)[98]
-        log.info("%d bytes, QoS %d: p50 %.1f ms, p99 %.1f ms", size, qos, statistics.median(took) * 1e3, p99 * 1e3)
-        assert p99 < 0.25
+            took = await latencies(device, 30, stop)
+        # Behind the flood it would take seconds; benchmarks/stop.py tells the milliseconds.
+        assert statistics.median(took) < 0.25
         await link.stop(BrainStatus(status="offline"))
