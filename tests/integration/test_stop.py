@@ -19,6 +19,7 @@ from naila.events import Action, BrainStatus, Cancel, Confirmation, EmergencySto
 from naila.mqtt.device import Device
 from naila.mqtt.link import MqttLink
 from naila.mqtt.publication import Publication
+from naila.mqtt.sending import MAX_WAITING
 from support.mosquitto import Mosquitto
 from support.robots import EchoBrain, until
 
@@ -201,6 +202,15 @@ async def test_what_waits_for_a_robot_is_withdrawn_when_it_is_stopped(mosquitto:
         assert (await heard_action(device)).name == "stop"
         link.publish(stop_action("r1", "later", name="drive"))
         assert (await heard_action(device)).request_id == "later"
+
+
+async def test_however_many_stops_wait_none_is_given_up(mosquitto: Mosquitto) -> None:
+    brain = StoppingBrain(mosquitto)
+    async with Device(mosquitto.settings(), "r1") as device, brain.running(wait=False) as link:
+        for name in ("r1", *(f"other{number}" for number in range(MAX_WAITING))):
+            link.publish(stop_action(name, "s"))
+        assert (await heard_action(device)).name == "stop"
+        assert link.status.dropped == 0
 
 
 async def test_what_is_too_late_after_an_outage_is_not_sent(

@@ -9,8 +9,8 @@ from naila.mqtt.publication import Publication
 from naila.mqtt.sending import MAX_UNWRITTEN, MAX_WAITING, SendQueue
 
 
-def message(topic: str, *, retain: bool = False, qos: int = 1) -> Publication:
-    return Publication(topic=topic, qos=qos, retain=retain)
+def message(topic: str, *, retain: bool = False, qos: int = 1, urgent: bool = False) -> Publication:
+    return Publication(topic=topic, qos=qos, retain=retain, urgent=urgent)
 
 
 def test_waits_grow_to_a_second_and_then_with_the_outage() -> None:
@@ -122,7 +122,7 @@ def test_unacknowledged_messages_are_bounded_too() -> None:
 def test_what_is_urgent_goes_before_all_others() -> None:
     queue = SendQueue(window=9)
     queue.put(message("a"))
-    queue.put(message("stop"), urgent=True)
+    queue.put(message("stop", urgent=True))
     assert [queue.take(), queue.take()] == [message("stop"), message("a")]
 
 
@@ -178,3 +178,35 @@ async def test_drained_when_everything_was_acknowledged() -> None:
     queue.sent(1, taken)
     queue.done(1)
     await queue.drained()
+
+
+def test_what_is_urgent_is_never_given_up_for_want_of_room_and_keeps_its_order() -> None:
+    queue = SendQueue(window=9)
+    queue.put(message("stop r1", urgent=True))
+    for number in range(MAX_WAITING):
+        assert queue.put(message(str(number))) is None
+    assert queue.put(message("new")) == message("0")
+    assert queue.put(message("stop r2", urgent=True)) is None
+    assert [queue.take(), queue.take(), queue.take()] == [message("stop r1"), message("stop r2"), message("1")]
+
+
+def test_what_flew_urgently_waits_again_urgently() -> None:
+    queue = SendQueue(window=9)
+    queue.put(message("stop", urgent=True))
+    stop = queue.take()
+    assert stop
+    queue.sent(1, stop)
+    queue.take_back()
+    for number in range(MAX_WAITING + 1):
+        queue.put(message(str(number)))
+    assert [queue.take(), queue.take()] == [message("stop"), message("1")]
+
+
+def test_what_flew_when_it_was_withdrawn_does_not_fly_again() -> None:
+    queue = SendQueue(window=9)
+    queue.sent(1, perishable(10))
+    queue.sent(2, message("reply"))
+    assert queue.withdraw("action") == 0
+    assert queue.flies_perishable
+    queue.take_back()
+    assert [queue.take(), queue.take()] == [message("reply"), None]

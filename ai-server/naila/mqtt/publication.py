@@ -18,6 +18,7 @@ class Publication:
         correlation_data: MQTT 5: echoed with the answer.
         content_type: MQTT 5: what the payload is.
         message_expiry: MQTT 5: seconds after which the broker forgets the message.
+        urgent: goes before all others, and is never given up for want of room; not on the wire.
         note: what it is to whoever sends it, who is told of its end by that; not on the wire.
     """
 
@@ -29,6 +30,7 @@ class Publication:
     correlation_data: bytes | None = None
     content_type: str | None = None
     message_expiry: int | None = None
+    urgent: bool = field(default=False, compare=False)
     note: object = field(default=None, compare=False, repr=False)
 
 
