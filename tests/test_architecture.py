@@ -52,7 +52,7 @@ HOMES = {
     "httpx": {"naila.services"},
     "jsonschema": {"naila.devices.schema"},
     "referencing": {"naila.devices.schema"},
-    "pint": {"naila.understanding.quantities"},
+    "pint": {"naila.understanding.conversions"},
     "text_to_num": {"naila.understanding.numbers"},
     "rapidfuzz": {"naila.understanding"},
     "aiosqlite": {"naila.memory.checkpoints"},

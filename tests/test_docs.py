@@ -117,7 +117,7 @@ def test_naila_yaml_is_valid_as_it_is_and_with_every_line_switched_on(tmp_path: 
 @pytest.mark.parametrize(
     "topic",
     [
-        *(f"naila/devices/{{device_id}}/{leaf}" for leaf in sorted(DEVICE_LEAVES | BRAIN_LEAVES)),
+        *(f"naila/devices/{{device_id}}/{leaf}" for leaf in sorted(DEVICE_LEAVES + BRAIN_LEAVES)),
         *(getattr(Topics("naila"), name) for name in ("brain_status", "health", "metrics", "alerts")),
     ],
 )

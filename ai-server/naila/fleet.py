@@ -16,9 +16,22 @@ from typing import Final, Literal
 from naila.errors import ErrorCode
 from naila.events import ActionOutcome, JsonValue
 
+# What may name a device, a request, a conversation, an action, ….
+ID_RULE: Final = "[A-Za-z0-9_-]{1,64}"
+# Bounds on what a device measures, and on what it calls its parts.
+MAX_FIELDS: Final = 256
+MAX_NAME_CHARS: Final = 64
+MAX_TEXT_CHARS: Final = 256
+
 STOP: Final = "stop"
 SET_PARAMETER: Final = "set_parameter"
 
+_ID: Final = re.compile(ID_RULE)
+# Controls, line ends, marks of direction, invisible characters and halves of surrogate pairs. The joiners U+200C and
+# U+200D stay: Persian and emoji need them.
+_UNCLEAN: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\U000e0000-\U000e007f]"
+)
 _MAX_NAME_WORDS: Final = 4
 _MARKS: Final = re.compile(r"\.(?:\s|$)|[:;!?\u2026\u201c\u201d\"<>|]")
 # Who speaks of himself, or of what was done, tells something.
@@ -47,7 +60,9 @@ class ActionSpec:
 
     name: str
     description: str = ""
-    parameters: Mapping[str, JsonValue] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    parameters: Mapping[str, JsonValue] = field(
+        default_factory=lambda: {"type": "object", "properties": {}, "additionalProperties": False}
+    )
     confirm: bool = False
     min_interval_ms: int = 0
     ttl_ms: int = 10_000
@@ -140,14 +155,12 @@ class DeviceView:
     Attributes:
         profile: what it declared; empty but for its id and name where it declared nothing.
         online: what its status says; None where it never said.
-        may_move: whether the speaker whom this view was made for may move it.
         readings: latest telemetry by field.
         running: names of actions that it has not finished.
     """
 
     profile: DeviceProfile
     online: bool | None = None
-    may_move: bool = True
     readings: Mapping[str, Reading] = field(default_factory=dict)
     running: tuple[str, ...] = ()
 
@@ -266,6 +279,21 @@ class Pending:
     proposal: Proposal
     question: str
     expires_at: str
+
+
+def is_id(value: object) -> bool:
+    """Whether `value` may name a device, a request, a conversation, an action, …."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def is_clean(text: str) -> bool:
+    """Whether text is what it looks like: one line, no controls, no marks of direction, nothing invisible."""
+    return _UNCLEAN.search(text) is None
+
+
+def on_one_line(text: str) -> str:
+    """Return text as what it looks like: each run of what is not clean, or of spaces, is one space."""
+    return " ".join(_UNCLEAN.sub(" ", text).split())
 
 
 def is_name(text: str, *, max_words: int = _MAX_NAME_WORDS) -> bool:

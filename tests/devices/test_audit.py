@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
-from pathlib import Path
+import os
+import threading
+from pathlib import Path, PosixPath
 from typing import Any
 
 import pytest
 
 from naila.devices.audit import Audit, AuditEntry, read_audit
+from support.robots import until
 
 
 def an_entry(number: int = 1, **changes: Any) -> AuditEntry:
@@ -92,6 +96,57 @@ async def test_when_memory_is_full_too_it_says_so(tmp_path: Path) -> None:
         for number in range(50):
             audit.write(an_entry(number))
         assert audit.is_full
+
+
+async def test_what_a_disk_refuses_to_the_end_is_counted_and_said_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "audit").write_text("a file where the folder should be")
+    async with asyncio.timeout(3), Audit(tmp_path / "audit", max_waiting=5) as audit:
+        for number in range(8):
+            audit.write(an_entry(number))
+    assert f"{audit.path}: 8 entries are lost" in caplog.text
+    assert "exists" in caplog.records[-1].message
+
+
+async def test_an_end_that_the_disk_refuses_does_not_hold_anybody_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entered, gate = threading.Event(), threading.Event()
+
+    class FillingDisk(PosixPath):
+        """Takes one batch, when the gate is opened, and nothing after that."""
+
+        def mkdir(self, *_: object, **__: object) -> None:
+            if entered.is_set():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            entered.set()
+            gate.wait()
+
+    async with asyncio.timeout(3):
+        audit = Audit(FillingDisk(tmp_path))
+        await audit.__aenter__()
+        audit.write(an_entry(1))
+        await asyncio.to_thread(entered.wait)
+        audit.write(an_entry(2))
+        closing = asyncio.create_task(asyncio.to_thread(audit.close))
+        await until(lambda: audit.waiting == 3)  # both, and the end
+        gate.set()
+        await closing
+    assert ids(tmp_path) == ["a1"]
+    assert "1 entries are lost: [Errno 28] No space left on device" in caplog.text
+
+
+async def test_a_disk_that_does_not_answer_holds_nobody_up_for_long(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    audit = Audit(tmp_path, close_s=0.05)
+    os.mkfifo(audit.path)
+    async with audit:
+        audit.write(an_entry(1))
+        audit.write(an_entry(2))
+    assert "2 entries are lost: the disk has not answered for 0.05 s" in caplog.text
+    os.close(os.open(audit.path, os.O_RDONLY | os.O_NONBLOCK))
 
 
 async def test_lines_are_json_without_what_is_not_known(tmp_path: Path) -> None:

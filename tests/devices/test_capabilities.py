@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from naila.devices.capabilities import read_profile, unknown_keys
 from naila.devices.schema import violations
-from naila.devices.schema_words import is_clean
 from naila.errors import ContractError
-from naila.fleet import DeviceProfile
+from naila.fleet import DeviceProfile, is_clean
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 JUNK = st.recursive(
@@ -49,7 +48,7 @@ def test_the_robots_that_come_with_it_are_understood(name: str) -> None:
 
 def test_an_action_is_taken_up_as_declared() -> None:
     drive = read_profile("rover", example("rover")).actions["drive"]
-    assert (drive.ttl_ms, drive.group, drive.confirm, drive.min_interval_ms) == (20_000, "wheels", False, 0)
+    assert (drive.ttl_ms, drive.group, drive.confirm, drive.min_interval_ms) == (75_000, "wheels", False, 0)
     assert drive.examples[1] == "go back 20 cm"
 
 

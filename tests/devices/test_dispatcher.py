@@ -21,6 +21,7 @@ from naila.memory.device_store import SqliteDeviceStore
 from naila.ports import Cancellation
 from support.fakes import FakeClock
 from support.fleets import FakeDeviceStore, Fleetful, a_fleet, a_proposal, example, silent
+from support.robots import until
 
 ONE_METER = {"distance": 1}
 
@@ -59,7 +60,7 @@ async def test_a_cleared_action_goes_out_and_its_result_comes_back(fleet: Fleetf
     assert (outcome.status, outcome.result, outcome.code) == ("done", {"moved": 1.0}, None)
     [action] = fleet.devices.actions
     assert (action.device_id, action.name, action.arguments, action.request_id) == ("rover", "drive", ONE_METER, "q1")
-    assert (outcome.id, action.ttl_ms, action.expires_at) == (action.id, 20_000, "2026-11-20T12:34:20.000Z")
+    assert (outcome.id, action.ttl_ms, action.expires_at) == (action.id, 75_000, "2026-11-20T12:35:15.000Z")
 
 
 async def test_what_the_device_says_of_a_failure_is_told(fleet: Fleetful) -> None:
@@ -140,12 +141,11 @@ async def test_a_device_that_takes_its_capabilities_back_is_moved_no_more(fleet:
     assert (await fleet.go("beep")).code == "unknown_action"
 
 
-async def test_permissions_hold_and_are_shown_in_the_view(tmp_path: Path) -> None:
+async def test_permissions_hold(tmp_path: Path) -> None:
     rules = PermissionRules("deny", (PermissionRule(effect="allow", device="@speaker"),))
     fleet = await a_fleet(tmp_path, rules=rules)
     assert (await fleet.go("beep")).status == "done"
     assert (await fleet.go("beep", speaker="lamp")).code == "unknown_action"
-    assert [view.may_move for view in fleet.dispatcher.view("arm").devices] == [True, False, False]
 
 
 async def test_a_request_that_was_cancelled_before_sends_nothing(fleet: Fleetful) -> None:
@@ -211,13 +211,36 @@ async def test_a_result_frees_the_group(fleet: Fleetful) -> None:
     assert (await fleet.go("go_to", arguments={"place": "dock"})).status == "done"
 
 
+async def test_a_request_that_is_over_soon_frees_no_group_of_what_still_moves(fleet: Fleetful) -> None:
+    until = fleet.clock.monotonic() + 0.05
+    fleet.devices.answer = silent
+    outcome = await fleet.go("drive", arguments=ONE_METER, expires_at_monotonic=until)
+    assert outcome.status == "unanswered"
+    assert (fleet.devices.actions[0].ttl_ms or 0) <= 50
+    fleet.clock.advance(74.9)
+    assert (await fleet.go("go_to", arguments={"place": "dock"})).code == "busy"
+    fleet.dispatcher.take_result(ActionResult(device_id="rover", id=outcome.id, ok=True))
+    fleet.devices.answer = answering()
+    assert (await fleet.go("go_to", arguments={"place": "dock"})).status == "done"
+
+
+async def test_the_broker_forgets_an_action_when_its_time_is_over_however_long_the_disk_took(fleet: Fleetful) -> None:
+    fleet.journal.gate = asyncio.Event()
+    task = asyncio.create_task(fleet.go("drive", arguments=ONE_METER))
+    await asyncio.sleep(0)
+    fleet.clock.advance(70)
+    fleet.journal.gate.set()
+    assert (await task).status == "done"
+    assert (fleet.devices.actions[0].ttl_ms, fleet.devices.actions[0].expires_at) == (5_000, "2026-11-20T12:35:15.000Z")
+
+
 async def test_a_group_stays_taken_while_nobody_knows_whether_it_still_moves(fleet: Fleetful) -> None:
     task, _ = await begun(fleet, "drive", arguments=ONE_METER)
     task.cancel()
     await asyncio.sleep(0)
     assert (await fleet.go("go_to", arguments={"place": "dock"})).code == "busy"
     assert fleet.dispatcher.view("rover").devices[0].running == ("drive",)
-    fleet.clock.advance(20)
+    fleet.clock.advance(75)
     fleet.devices.answer = answering()
     assert (await fleet.go("go_to", arguments={"place": "dock"})).status == "done"
 
@@ -436,6 +459,23 @@ async def test_an_answer_counts_once_and_only_at_the_device_that_asked(fleet: Fl
         assert caught.value.code == "not_confirmed"
 
 
+async def test_where_no_yes_counts_nothing_is_asked_and_an_older_question_only_denied(tmp_path: Path) -> None:
+    store = FakeDeviceStore()
+    before = await a_fleet(tmp_path, store=store)
+    asked_before, denied = await asked(before, speaker="lamp"), await asked(before, speaker="lamp")
+    fleet = await a_fleet(tmp_path, store=store, rules=PermissionRules(approvers=("panel*",)))
+    outcome = await fleet.go("clear_map", speaker="lamp")
+    assert (outcome.status, outcome.code) == ("refused", "not_confirmed")
+    assert "no yes of lamp counts: permissions.yaml" in outcome.message
+    assert (await fleet.go("beep", speaker="lamp")).status == "done"
+    assert (await asked(fleet, speaker="panel1")).status == "pending"
+    with pytest.raises(ContractError, match="no yes of lamp counts") as caught:
+        await fleet.dispatcher.settle("lamp", asked_before.id, approve=True)
+    assert (caught.value.code, caught.value.device_id) == ("not_confirmed", "lamp")
+    await fleet.dispatcher.settle("lamp", denied.id, approve=False)
+    assert (await fleet.go("clear_map", speaker="lamp", confirmation=asked_before.id)).code == "not_confirmed"
+
+
 async def test_two_answers_at_once_are_one(fleet: Fleetful) -> None:
     outcome = await asked(fleet)
     answers = await asyncio.gather(
@@ -539,6 +579,20 @@ async def test_a_stop_wins_over_a_question_that_waits_for_the_disk(fleet: Fleetf
     fleet.store.gate.set()
     assert (await question).code == "expired"
     assert fleet.devices.asked == []
+
+
+async def test_a_question_that_a_stop_withdrew_does_not_come_back_from_the_disk(fleet: Fleetful) -> None:
+    gate = fleet.store.gate = asyncio.Event()
+    question = asyncio.create_task(fleet.go("clear_map"))
+    await asyncio.sleep(0)
+    fleet.store.gate = None
+    running = asyncio.create_task(fleet.dispatcher.run())
+    fleet.dispatcher.stop("rover", request_id="q2", speaker="rover")
+    await asyncio.sleep(0)
+    gate.set()
+    assert (await question).code == "expired"
+    await until(lambda: not fleet.store.waiting, 1)
+    running.cancel()
 
 
 async def test_without_a_disk_nothing_is_asked_and_no_yes_counts(fleet: Fleetful) -> None:

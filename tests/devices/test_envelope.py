@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from naila.devices.envelope import Circumstances, Cleared, NeedsConfirmation, Refused, approval_id, decide, question_of
+from naila.devices.envelope import (
+    MAX_QUESTION_CHARS,
+    Circumstances,
+    Cleared,
+    NeedsConfirmation,
+    Refused,
+    approval_id,
+    decide,
+    question_of,
+)
 from naila.fleet import ActionSpec, DeviceProfile, Pending, Proposal
 
 DRIVE = ActionSpec(
@@ -35,6 +44,7 @@ NOW = Circumstances(
     permitted=lambda _: "allow",
     running=(),
     too_often=lambda _: None,
+    may_approve=lambda _: True,
     approval=None,
     stopped=False,
     now=100.0,
@@ -225,7 +235,23 @@ def test_a_person_is_asked_exactly_what_would_be_done() -> None:
     assert question_of(CLEARING, replace(ROVER, name="A\nB\u202e")) == "Should A B really do this: clear map?"
 
 
+def test_what_a_person_is_not_shown_is_counted() -> None:
+    many = {f"word{number:02}": "x" * 300 for number in range(20)} | {"zone": "cellar"}
+    question = question_of(replace(WISH, arguments=many), ROVER)
+    assert len(question) <= MAX_QUESTION_CHARS
+    assert question.endswith(" and 19 more arguments)?")
+
+
 @pytest.mark.parametrize("change", [{"description": "Through the wall."}, {"ttl_ms": 99}, {"group": "wheels"}])
 def test_an_approval_is_for_what_was_declared_then(change: dict[str, Any]) -> None:
     rover = replace(ROVER, actions={**ROVER.actions, "clear_map": replace(CLEAR, **change)})
     assert refusal(CLEARING, replace(approved(CLEARING), profile=rover)).code == "not_confirmed"
+
+
+def test_where_no_yes_counts_nothing_is_asked_and_no_approval_holds() -> None:
+    nobody = replace(approved(CLEARING), may_approve=lambda speaker: speaker == "panel")
+    assert (
+        refusal(CLEARING, nobody).code == refusal(replace(CLEARING, confirmation=None), nobody).code == "not_confirmed"
+    )
+    assert isinstance(decide(WISH, nobody), Cleared)
+    assert isinstance(decide(CLEARING, approved(CLEARING)), Cleared)

@@ -99,7 +99,7 @@ async def test_a_request_that_is_cancelled_meanwhile_sends_nothing(fleet: Fleetf
 
 async def test_what_expires_while_the_disk_is_waited_for_is_not_sent(fleet: Fleetful) -> None:
     task = await begun(fleet, "drive", arguments=ONE_METER)
-    fleet.clock.advance(21)
+    fleet.clock.advance(76)
     let_go(fleet)
     outcome = await task
     assert (outcome.status, outcome.code, moves(fleet)) == ("refused", "expired", [])

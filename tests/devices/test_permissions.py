@@ -81,24 +81,18 @@ def test_actions_and_what_understood_the_wish_can_be_told_apart() -> None:
     assert effect(rules, name="reset", by="model") == "allow"
 
 
-def test_a_view_says_who_may_move_whom() -> None:
-    assert Permissions(PermissionRules("deny", (SPEAKER,))).may_move("arm", ARM)
-    assert not Permissions(PermissionRules("deny", (SPEAKER,))).may_move("lamp", ARM)
-
-
-def test_a_view_counts_whoever_may_be_speaking() -> None:
-    only_ada = (PermissionRule(effect="allow", user="ada"), PermissionRule(effect="deny"))
-    not_bob = (PermissionRule(effect="deny", user="bob"),)
-    one_action = (PermissionRule(effect="deny", actions=("home",)),)
-    assert Permissions(PermissionRules("allow", only_ada)).may_move("lamp", ARM)
-    assert Permissions(PermissionRules("allow", not_bob)).may_move("lamp", ARM)
-    assert Permissions(PermissionRules("allow", one_action)).may_move("lamp", ARM)
+def test_whose_yes_counts_can_be_said(tmp_path: Path) -> None:
+    rules = Permissions(written(tmp_path, "default: allow\napprovers: [panel-*, cli]"))
+    assert [rules.may_approve(speaker) for speaker in ("panel-1", "cli", "lamp")] == [True, True, False]
+    assert not Permissions(written(tmp_path, "default: allow\napprovers: []")).may_approve("cli")
+    assert Permissions(load_permissions(SHIPPED)).may_approve("lamp")
 
 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
         ("rules: []", "default"),
+        ("default: allow\napprovers: ['panel/#']", "approvers.0"),
         ("default: maybe", "default"),
         ("default: allow\nrules:\n- {effect: deny, devise: arm}", "rules.0.devise"),
         ("default: allow\nrules:\n- {device: arm}", "rules.0.effect"),

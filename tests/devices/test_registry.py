@@ -156,6 +156,12 @@ async def test_strangers_push_out_strangers_but_never_a_declared_device(registry
     assert not registry.readings("stranger1")
 
 
+def test_that_a_stranger_was_dropped_is_told(registry: Registry, changes: list[str]) -> None:
+    for number in range(5):
+        registry.measure(Telemetry(device_id=f"stranger{number}", values={"t": 1}))
+    assert changes == ["stranger0", "stranger1"]
+
+
 async def test_a_new_declaration_takes_the_place_of_the_longest_silent_that_is_not_online(
     registry: Registry, store: CountingStore, changes: list[str]
 ) -> None:

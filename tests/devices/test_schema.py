@@ -91,13 +91,13 @@ def test_a_missing_argument_is_named_with_what_it_must_be() -> None:
 
 
 def test_an_extra_key_is_refused_even_where_the_schema_forgot_to_say_so() -> None:
-    found = one(DRIVE, distance=1, force=True)
+    found = one(check_parameters(DRIVE, PATH), distance=1, force=True)
     assert (found.argument, found.code, found.allowed) == ("force", "bad_arguments", "distance, direction and times")
 
 
 def test_an_extra_key_inside_an_argument_is_refused() -> None:
     schema = with_property({"type": "array", "items": {"type": "object", "properties": {"y": {"type": "number"}}}})
-    assert one(schema, x=[{"y": 1}, {"z": 1}]).argument == "x[1].z"
+    assert one(check_parameters(schema, PATH), x=[{"y": 1}, {"z": 1}]).argument == "x[1].z"
 
 
 def test_a_multiple_is_meant_in_decimals() -> None:
@@ -244,7 +244,7 @@ def test_what_passes_is_valid_by_the_standard_too(pieces: dict[str, Any], value:
 
 @given(st.dictionaries(st.sampled_from(["distance", "direction", "times", "x"]) | st.text(max_size=3), JUNK))
 def test_no_arguments_raise_and_what_passes_is_safe(arguments: dict[str, Any]) -> None:
-    if violations(DRIVE, arguments):
+    if violations(check_parameters(DRIVE, PATH), arguments):
         return
     assert arguments.keys() <= DRIVE["properties"].keys()
     assert 0.05 <= arguments["distance"] <= 3

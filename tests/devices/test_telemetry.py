@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from naila.devices.telemetry import MAX_FIELDS, MAX_POINTS, SPAN_S, Telemetry
-from naila.fleet import Reading
+from naila.devices.telemetry import MAX_POINTS, SPAN_S, Telemetry
+from naila.fleet import MAX_FIELDS, Reading
 
 
 def test_the_latest_value_has_an_age() -> None:

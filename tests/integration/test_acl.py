@@ -117,7 +117,7 @@ def retained(broker: GuardedMosquitto, witness: Peer) -> set[str]:
 
 def test_the_table_has_every_topic_of_the_contract() -> None:
     topics = Topics("naila")
-    own = {topics.device("rover", leaf) for leaf in DEVICE_LEAVES | BRAIN_LEAVES}
+    own = {topics.device("rover", leaf) for leaf in DEVICE_LEAVES + BRAIN_LEAVES}
     about = {topics.brain_status, topics.health, topics.metrics, topics.alerts, topics.fleet_stop}
     assert own | about <= set(TOPICS)
 

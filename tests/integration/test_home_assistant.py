@@ -75,7 +75,7 @@ class Brain:
             permissions=Permissions(PermissionRules()),
             audit=self.audit,
         )
-        self.home = HomeAssistant(values, TOPICS, self.registry, rest_s=REST_S)
+        self.home = HomeAssistant(values, TOPICS, self.registry, rest_s=REST_S, look_again_s=0.1)
         self._turns: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -190,17 +190,23 @@ async def test_stop_is_sent_at_once_and_words_are_said(mosquitto: Mosquitto, tmp
         assert brain.said[0].text == 'Good "evening"'
 
 
-async def test_telemetry_is_shown_and_a_field_without_unit_when_its_kind_is_known(
-    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_telemetry_is_shown_and_a_field_without_unit_when_its_kind_is_known_whatever_else_changes(
+    mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("naila.mqtt.home_assistant.LOOK_AGAIN_S", 0.1)
-    async with a_house(mosquitto, tmp_path) as (_, home), a_robot(mosquitto) as lamp:
+    async def others_change() -> None:
+        while True:
+            brain.home.changed("other")
+            await asyncio.sleep(0.01)
+
+    async with a_house(mosquitto, tmp_path) as (brain, home), a_robot(mosquitto) as lamp:
+        others = asyncio.create_task(others_change())
         sensor = await home.sees("naila_lamp", "Temperature")
         assert "On" not in home.now.names("naila_lamp")
         lamp.send(Telemetry(device_id="lamp", values={"temperature": 21.5, "on": True}))
         await home.reads(sensor, "21.5")
         flag = await home.sees("naila_lamp", "On")
         assert flag["platform"] == "binary_sensor"
+        others.cancel()
 
 
 async def test_changes_are_followed_and_what_is_no_more_is_removed(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -25,10 +25,11 @@ from naila.events import (
     StreamItem,
     Telemetry,
 )
+from naila.fleet import is_id
 from naila.mqtt.codec import Codec, random_id
 from naila.mqtt.inbound import MAX_EXPIRY_MS, MAX_TOKENS
 from naila.mqtt.publication import Publication
-from naila.mqtt.topics import Topics, is_id
+from naila.mqtt.topics import Topics
 
 CODEC = Codec(Topics("naila"), 10**6)
 INBOUND = typing.get_args(events.Inbound)

@@ -4,10 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import example as example_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from naila.devices.capabilities import read_profile
+from naila.devices.plain_json import shown
 from naila.errors import ContractError
 from naila.events import Intent, Telemetry
 from naila.fleet import Reading
@@ -15,6 +17,7 @@ from naila.mqtt.codec import Codec
 from naila.mqtt.discovery import BRAIN_SPEAKER, MAX_COMPONENTS, Discovery
 from naila.mqtt.discovery_units import quantity, spelled
 from naila.mqtt.publication import Publication
+from naila.mqtt.telemetry import read_values
 from naila.mqtt.topics import DiscoveryTopics, Topics
 from naila.understanding.stop_words import StopWords
 from support.fleets import example
@@ -367,3 +370,27 @@ def test_the_brain_appears() -> None:
     details = home.entity("naila", "Status")["json_attributes_template"]
     health = '{"version": "1", "phase": "running", "components": {"mqtt": {"status": "ok"}}}'
     assert json.loads(render(details, health))["components"]["mqtt"] == {"status": "ok"}
+
+
+NAMES = st.text(
+    st.characters() | st.sampled_from("a _\t\xa0\xad\u200b\u200c\u200d\u202e\u2060\u2028\u3000\ufe0f"), max_size=70
+)
+
+
+@given(NAMES)
+@example_of("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645")
+@example_of("👩\u200d🚀")
+@example_of("room\xa0temperature")
+def test_a_name_that_may_be_declared_may_be_measured_and_is_shown_as_it_is(name: str) -> None:
+    document = a_device(telemetry={name: {"unit": "°C"}}, parameters={name: {"type": "boolean", "writable": True}})
+    try:
+        read_profile("rover", document)
+    except ContractError:
+        return
+    assert read_values({name: 1}) == {name: 1}
+    words = " ".join(name.split())
+    assert shown(name, 64) == words
+    if words.replace("_", "").strip():
+        spoken = " ".join(words.replace("_", " ").split())
+        sensor = home_of(document).entity("naila_rover", spoken[:1].upper() + spoken[1:], "sensor")
+        assert Home.state(sensor, json.dumps({name: 21})) == "21"

@@ -325,7 +325,7 @@ def test_correlation_data_is_bounded() -> None:
     assert "correlation data has 4097 bytes" in str(refusal("hi", correlation_data=b"x" * 4097))
 
 
-LEAVES = st.sampled_from(sorted(DEVICE_LEAVES | BRAIN_LEAVES))
+LEAVES = st.sampled_from(sorted(DEVICE_LEAVES + BRAIN_LEAVES))
 PAYLOADS = st.binary(max_size=200) | st.text(alphabet='{}[]"textid: ,\\u0tru1e9NaN', max_size=60).map(str.encode)
 
 

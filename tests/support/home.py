@@ -11,6 +11,8 @@ from typing import Any
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from naila.fleet import is_clean
+
 PLATFORMS = {"binary_sensor", "button", "number", "select", "sensor", "switch", "text"}
 ABBREVIATED = {"dev": "device", "o": "origin", "cmps": "components", "p": "platform"}
 NEEDED = {
@@ -139,7 +141,7 @@ class Home:
     @staticmethod
     def _check(entity: dict[str, Any]) -> None:
         assert entity["name"]
-        assert entity["name"].isprintable()
+        assert is_clean(entity["name"])
         assert entity.keys() >= NEEDED[entity["platform"]]
         for key, value in entity.items():
             if key.endswith("_topic"):

@@ -17,8 +17,8 @@ from typing import Final
 
 from naila.config.settings import Settings
 from naila.errors import ConfigurationError
+from naila.fleet import ID_RULE, is_id
 from naila.mqtt.password_file import PasswordFile, new_password
-from naila.mqtt.topics import ID_RULE, is_id
 
 PASSWORD_FILE: Final = Path("/etc/mosquitto/naila.passwords")
 TLS_PORT: Final = 8883

@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from naila.config.patterns import check_fields, read_document
 from naila.events import Severity
+from naila.fleet import ID_RULE
 
 # What is filled into the text of `say`.
 SAY_FIELDS: Final = frozenset({"name", "field", "value", "limit"})
 MAX_RULES: Final = 500
 
-_Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+_Id = Annotated[str, Field(pattern=f"^{ID_RULE}$")]
 _DeviceGlob = Annotated[str, Field(pattern=r"^[A-Za-z0-9_*?-]{1,64}$")]
 _Glob = Annotated[str, Field(min_length=1, max_length=64)]
 _Figure = Annotated[float, Field(ge=-(2**53), le=2**53)]

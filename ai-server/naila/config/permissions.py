@@ -1,4 +1,4 @@
-"""Who may move whom, from `config/permissions.yaml`: read once, validated, frozen."""
+"""Who may move whom, and whose yes counts, from `config/permissions.yaml`: read once, validated, frozen."""
 
 from __future__ import annotations
 
@@ -49,10 +49,12 @@ class PermissionRules:
     Attributes:
         default: what holds where no rule fits.
         rules: in order; the first that fits decides.
+        approvers: ids of the devices through which a person may approve what was asked there; one must fit.
     """
 
     default: Effect = "allow"
     rules: tuple[PermissionRule, ...] = ()
+    approvers: tuple[str, ...] = ("*",)
 
 
 class _Strict(BaseModel):
@@ -71,6 +73,7 @@ class _Rule(_Strict):
 
 class _Document(_Strict):
     default: Effect
+    approvers: tuple[_Glob, ...] = ("*",)
     rules: tuple[_Rule, ...] = ()
 
 
@@ -83,6 +86,7 @@ def load_permissions(path: Path) -> PermissionRules:
     document = read_document(path, _Document)
     return PermissionRules(
         default=document.default,
+        approvers=document.approvers,
         rules=tuple(
             PermissionRule(
                 effect=rule.effect,

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from naila.config.patterns import REPLY_FIELDS, check_fields, check_replies, read_document
 from naila.errors import ConfigurationError
+from naila.fleet import ID_RULE
 
-PERSONA_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+PERSONA_ID = re.compile(ID_RULE)
 Line = Annotated[str, Field(pattern=r"^\S[^\n]*$", max_length=400)]
 
 

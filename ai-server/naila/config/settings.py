@@ -28,6 +28,7 @@ from pydantic import (
 
 from naila.config.yaml_file import read_yaml
 from naila.errors import ConfigurationError
+from naila.fleet import ID_RULE
 
 ALIASES = {"model_path": "llm_model_path"}
 PREFIXES = (
@@ -48,7 +49,7 @@ PREFIXES = (
 CREDENTIALS = "CREDENTIALS_DIRECTORY"  # systemd's, see systemd.exec(5)
 PASSWORD_CREDENTIAL = "mqtt_password"  # noqa: S105 - a name
 MAX_PASSWORD_BYTES = 4096
-TOPIC_ROOT = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})*")
+TOPIC_ROOT = re.compile(f"{ID_RULE}(/{ID_RULE})*")
 
 
 def _blank_is_none(value: object) -> object:
@@ -142,7 +143,9 @@ class Settings(BaseModel):
         "auto", description="Guess tokens ahead from the prompt where that pays: auto measures, off never does."
     )
     llm_draft_model: OptionalPath = Field(
-        None, description="A small GGUF model with the same vocabulary that guesses tokens for the large one."
+        None,
+        description="A small GGUF model with the same vocabulary that guesses tokens for the large one, unless "
+        "LLM_SPECULATION is off.",
     )
     llm_worker: Literal["process", "thread"] = Field(
         "process", description="Where the engine lives: in a child process that may die alone, or in the daemon."
@@ -207,7 +210,7 @@ class Settings(BaseModel):
         3, ge=0, le=600, description="How long running answers may finish on shutdown; the rest is answered after it."
     )
 
-    persona: str = Field("naila", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Who answers: a file in personas/.")
+    persona: str = Field("naila", pattern=f"^{ID_RULE}$", description="Who answers: a file in personas/.")
     config_dir: Path = Field(Path("config"), description="Where naila.yaml, personas/ and patterns are.")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
         "INFO", description="How much is logged."

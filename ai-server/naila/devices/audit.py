@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -23,7 +24,6 @@ _log = logging.getLogger(__name__)
 FILE: Final = "actions.jsonl"
 _MAX_VALUE_BYTES: Final = 4096
 _RETRY_S: Final = 1.0
-_CLOSE_S: Final = 5.0
 
 AuditEvent = Literal[
     "sent", "refused", "done", "failed", "unanswered", "stopped", "pending", "approved", "denied", "expired", "ignored"
@@ -72,26 +72,37 @@ class Audit:
 
     A disk that refuses is told of once and tried again every second; meanwhile entries wait in memory. When
     `max_waiting` of them do, `is_full` says so, and who asks may refuse to do what could not be accounted for.
-    An entry that does not fit even then (of a stop, which nothing may hold up) is counted, and the count is logged.
+    An entry that does not fit even then (of a stop, which nothing may hold up) is counted, and so is what the disk has
+    not taken at the end; the count is logged.
 
     Args:
         folder: made for its owner only; the file in it is `actions.jsonl`, older ones `actions.jsonl.1` and so on.
         max_bytes: a file that would grow beyond this is put aside.
         keep: how many are kept aside; the oldest goes.
         max_waiting: how many entries may wait for the disk.
+        close_s: how long a disk that does not answer may hold up the end.
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int = 10_000_000, keep: int = 5, max_waiting: int = 1000) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_bytes: int = 10_000_000,
+        keep: int = 5,
+        max_waiting: int = 1000,
+        close_s: float = 5.0,
+    ) -> None:
         self.path: Final = folder / FILE
         self._max_bytes: Final = max_bytes
         self._keep: Final = keep
         self._max_waiting: Final = max_waiting
+        self._close_s: Final = close_s
         self._entries: Final[queue.SimpleQueue[AuditEntry | None]] = queue.SimpleQueue()
         self._closing: Final = threading.Event()
         self._thread = threading.Thread(target=self._work, name="naila-audit", daemon=True)
         self._backlog = 0
         self._lost = 0
-        self._failed = False
+        self._problem = ""
 
     async def __aenter__(self) -> Self:
         self._thread.start()
@@ -120,13 +131,19 @@ class Audit:
             self._entries.put(entry)
 
     def close(self) -> None:
-        """Write what is left, at most for a few seconds where the disk refuses."""
+        """Write what is left, as far as the disk takes it."""
         self._closing.set()
         self._entries.put(None)
         if self._thread.ident is not None:
-            self._thread.join(_CLOSE_S)
-        if self._lost:
-            _log.error("%s: %d entries could not be written", self.path, self._lost)
+            self._thread.join(self._close_s)
+        lost, why = self._lost + self._backlog, self._problem or "they found no room"
+        with contextlib.suppress(queue.Empty):
+            while True:
+                lost += self._entries.get_nowait() is not None
+        if self._thread.is_alive():
+            why = f"the disk has not answered for {self._close_s:g} s"
+        if lost:
+            _log.error("%s: %d entries are lost: %s", self.path, lost, why)
 
     def _work(self) -> None:
         """The thread: take what is there and write it; where the disk refuses, try again until it is closed."""
@@ -136,8 +153,9 @@ class Audit:
             ended = self._take(batch, self._entries.get())
             while batch and not self._append(batch):
                 if self._closing.wait(_RETRY_S):
-                    self._take(batch, self._entries.get())
-                    self._lost += 0 if self._append(batch) else len(batch)
+                    ended = ended or self._take(batch, self._entries.get())
+                    if self._append(batch):
+                        break
                     return
             self._backlog = 0
 
@@ -162,13 +180,13 @@ class Audit:
             finally:
                 os.close(descriptor)
         except OSError as exc:
-            if not self._failed:
+            if not self._problem:
                 _log.error("%s: the audit log cannot be written, and waits in memory: %s", self.path, exc)
-            self._failed = True
+            self._problem = str(exc)
             return False
-        if self._failed:
+        if self._problem:
             _log.warning("%s: the audit log is written again", self.path)
-        self._failed = False
+        self._problem = ""
         return True
 
     def _write_all(self, descriptor: int, data: bytes) -> None:

@@ -7,33 +7,41 @@ in a parameter they are refused, so that no misspelt limit passes in silence.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Final, get_args
 
+from naila.devices.declared_schema import MAX_UNIT_CHARS, check_clean, check_name, wrong
 from naila.devices.schema import check_parameters
-from naila.devices.schema_words import MAX_NUMBER, is_clean, is_huge, value_words
+from naila.devices.schema_words import MAX_NUMBER, is_huge, value_words
 from naila.errors import ContractError
 from naila.events import JsonValue
-from naila.fleet import SET_PARAMETER, STOP, ActionSpec, DeviceProfile, ParameterSpec, ParameterType, TelemetrySpec
+from naila.fleet import (
+    MAX_FIELDS,
+    MAX_NAME_CHARS,
+    MAX_TEXT_CHARS,
+    SET_PARAMETER,
+    STOP,
+    ActionSpec,
+    DeviceProfile,
+    ParameterSpec,
+    ParameterType,
+    TelemetrySpec,
+    is_clean,
+    is_id,
+)
 
 MAX_ACTIONS: Final = 64
 MAX_EXAMPLES: Final = 32
-MAX_TELEMETRY: Final = 256
 MAX_PARAMETERS: Final = 128
 MAX_ENUM: Final = 64
-MAX_NAME_CHARS: Final = 64
 MAX_DESCRIPTION_CHARS: Final = 500
 MAX_EXAMPLE_CHARS: Final = 200
 # Reading a device's examples takes time, and meanwhile nothing else is done.
 MAX_ALL_EXAMPLES_CHARS: Final = 16_000
-MAX_UNIT_CHARS: Final = 32
-MAX_VALUE_CHARS: Final = 256
 MIN_TTL_MS: Final = 100
 MAX_TTL_MS: Final = 3_600_000
 MAX_INTERVAL_MS: Final = 86_400_000
 
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TOP: Final = frozenset({"name", "description", "room", "actions", "telemetry", "parameters", "device_id"})
 _ACTION: Final = frozenset(
     {"name", "description", "parameters", "confirm", "min_interval_ms", "ttl_ms", "group", "examples"}
@@ -74,10 +82,10 @@ def unknown_keys(document: Document) -> tuple[str, ...]:
 def _profile(device_id: str, document: Document) -> DeviceProfile:
     top = "capabilities: "
     if document.get("device_id", device_id) != device_id:
-        raise _wrong(f"{top}device_id", f"differs from the topic's, which is {device_id}: leave it out")
+        raise wrong(f"{top}device_id", f"differs from the topic's, which is {device_id}: leave it out")
     name = _line(document, "name", top, MAX_NAME_CHARS)
     if not name:
-        raise _wrong(f"{top}name", "is missing: what people call the device")
+        raise wrong(f"{top}name", "is missing: what people call the device")
     parameters = dict(_parameters(document, f"{top}parameters"))
     return DeviceProfile(
         device_id=device_id,
@@ -93,24 +101,24 @@ def _profile(device_id: str, document: Document) -> DeviceProfile:
 def _actions(document: Document, parameters: Mapping[str, ParameterSpec], path: str) -> Mapping[str, ActionSpec]:
     declared = document.get("actions")
     if declared is None:
-        raise _wrong(path, "is missing: an empty array where it has none")
+        raise wrong(path, "is missing: an empty array where it has none")
     if not isinstance(declared, list):
-        raise _wrong(path, "must be an array")
+        raise wrong(path, "must be an array")
     if len(declared) > MAX_ACTIONS:
-        raise _wrong(path, f"has {len(declared)} entries, the limit is {MAX_ACTIONS}")
+        raise wrong(path, f"has {len(declared)} entries, the limit is {MAX_ACTIONS}")
     actions: dict[str, ActionSpec] = {}
     for index, each in enumerate(declared):
         action = _action(each, f"{path}[{index}]")
         if action.name in actions:
-            raise _wrong(f"{path}[{index}].name", f"is {action.name}, which an earlier action has already")
+            raise wrong(f"{path}[{index}].name", f"is {action.name}, which an earlier action has already")
         actions[action.name] = action
     said = sum(len(example) for action in actions.values() for example in action.examples)
     if said > MAX_ALL_EXAMPLES_CHARS:
-        raise _wrong(path, f"have {said} characters of examples in all, the limit is {MAX_ALL_EXAMPLES_CHARS}")
+        raise wrong(path, f"have {said} characters of examples in all, the limit is {MAX_ALL_EXAMPLES_CHARS}")
     writable = {name: spec for name, spec in parameters.items() if spec.writable}
     if writable:
         if SET_PARAMETER in actions:
-            raise _wrong(path, f"must not hold {SET_PARAMETER}: it is made of the writable parameters")
+            raise wrong(path, f"must not hold {SET_PARAMETER}: it is made of the writable parameters")
         actions[SET_PARAMETER] = _set_parameter(writable)
     return actions
 
@@ -119,8 +127,8 @@ def _action(declared: JsonValue, path: str) -> ActionSpec:
     fields = _object(declared, path)
     _only(fields, _ACTION, path)
     name = fields.get("name")
-    if not isinstance(name, str) or not _ID.fullmatch(name):
-        raise _wrong(f"{path}.name", "must be 1 to 64 letters, digits, '_' or '-'")
+    if not isinstance(name, str) or not is_id(name):
+        raise wrong(f"{path}.name", "must be 1 to 64 letters, digits, '_' or '-'")
     ttl_ms = fields.get("ttl_ms")
     action = ActionSpec(
         name=name,
@@ -135,7 +143,7 @@ def _action(declared: JsonValue, path: str) -> ActionSpec:
         examples=_examples(fields, f"{path}.examples"),
     )
     if name == STOP and (action.confirm or action.min_interval_ms or action.group or action.parameters.get("required")):
-        raise _wrong(path, f"{STOP} must not be held back: no confirm, min_interval_ms, group or required arguments")
+        raise wrong(path, f"{STOP} must not be held back: no confirm, min_interval_ms, group or required arguments")
     return action
 
 
@@ -162,7 +170,7 @@ def value_schema(spec: ParameterSpec) -> dict[str, JsonValue]:
     if spec.enum:
         schema["enum"] = list(spec.enum)
     elif spec.type == "string":
-        schema["maxLength"] = MAX_VALUE_CHARS
+        schema["maxLength"] = MAX_TEXT_CHARS
     else:
         limits = {"minimum": spec.minimum, "maximum": spec.maximum}
         schema |= {keyword: limit for keyword, limit in limits.items() if limit is not None}
@@ -171,7 +179,7 @@ def value_schema(spec: ParameterSpec) -> dict[str, JsonValue]:
 
 
 def _telemetry(document: Document, path: str) -> Iterator[tuple[str, TelemetrySpec]]:
-    for name, declared in _entries(document, "telemetry", path, MAX_TELEMETRY):
+    for name, declared in _entries(document, "telemetry", path, MAX_FIELDS):
         where = f"{path}.{name}"
         fields = _object(declared, where)
         minimum, maximum = _limits(fields, where)
@@ -193,10 +201,10 @@ def _parameters(document: Document, path: str) -> Iterator[tuple[str, ParameterS
         _only(fields, _PARAMETER, where)
         kind = next((each for each in _KINDS if each == fields.get("type")), None)
         if kind is None:
-            raise _wrong(f"{where}.type", f"must be {', '.join(_KINDS[:-1])} or {_KINDS[-1]}")
+            raise wrong(f"{where}.type", f"must be {', '.join(_KINDS[:-1])} or {_KINDS[-1]}")
         minimum, maximum = _limits(fields, where)
         if kind not in {"number", "integer"} and (minimum is not None or maximum is not None):
-            raise _wrong(f"{where}.{'maximum' if minimum is None else 'minimum'}", f"means nothing beside type {kind}")
+            raise wrong(f"{where}.{'maximum' if minimum is None else 'minimum'}", f"means nothing beside type {kind}")
         yield (
             name,
             ParameterSpec(
@@ -218,20 +226,20 @@ def _enum(
     if values is None:
         return ()
     if not isinstance(values, list) or not 0 < len(values) <= MAX_ENUM:
-        raise _wrong(f"{path}.enum", f"must be an array of 1 to {MAX_ENUM} values")
+        raise wrong(f"{path}.enum", f"must be an array of 1 to {MAX_ENUM} values")
     for value in values:
         number = _number(value)
         fits = {
             "boolean": isinstance(value, bool),
-            "string": isinstance(value, str) and len(value) <= MAX_VALUE_CHARS and is_clean(value),
+            "string": isinstance(value, str) and len(value) <= MAX_TEXT_CHARS and is_clean(value),
             "number": number is not None,
             "integer": number is not None and number == int(number),
         }
         if not fits[kind]:
-            raise _wrong(f"{path}.enum", f"holds {value_words(value)}, which is no usable {kind}")
+            raise wrong(f"{path}.enum", f"holds {value_words(value)}, which is no usable {kind}")
         low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
         if number is not None and not low <= number <= high:
-            raise _wrong(f"{path}.enum", f"holds {value_words(value)}, which is outside minimum and maximum")
+            raise wrong(f"{path}.enum", f"holds {value_words(value)}, which is outside minimum and maximum")
     return tuple(values)
 
 
@@ -239,14 +247,9 @@ def _entries(document: Document, key: str, path: str, limit: int) -> Iterator[tu
     declared = document.get(key)
     entries = {} if declared is None else _object(declared, path)
     if len(entries) > limit:
-        raise _wrong(path, f"has {len(entries)} entries, the limit is {limit}")
+        raise wrong(path, f"has {len(entries)} entries, the limit is {limit}")
     for name, value in entries.items():
-        if not name.strip() or name != name.strip() or len(name) > MAX_NAME_CHARS or not is_clean(name):
-            raise _wrong(
-                path,
-                f"has the name {value_words(name)!r}: a name has 1 to {MAX_NAME_CHARS} characters, no control "
-                "characters, and no space at its ends",
-            )
+        check_name(name, path)
         yield name, value
 
 
@@ -255,11 +258,11 @@ def _examples(fields: Document, path: str) -> tuple[str, ...]:
     if examples is None:
         return ()
     if not isinstance(examples, list) or len(examples) > MAX_EXAMPLES:
-        raise _wrong(path, f"must be an array of at most {MAX_EXAMPLES} strings")
+        raise wrong(path, f"must be an array of at most {MAX_EXAMPLES} strings")
     for index, example in enumerate(examples):
         if not isinstance(example, str) or not example.strip() or len(example) > MAX_EXAMPLE_CHARS:
-            raise _wrong(f"{path}[{index}]", f"must be a string of 1 to {MAX_EXAMPLE_CHARS} characters")
-        _check_clean(example, f"{path}[{index}]")
+            raise wrong(f"{path}[{index}]", f"must be a string of 1 to {MAX_EXAMPLE_CHARS} characters")
+        check_clean(example, f"{path}[{index}]")
     return tuple(" ".join(str(example).split()) for example in examples)
 
 
@@ -267,10 +270,10 @@ def _limits(fields: Document, path: str) -> tuple[float | None, float | None]:
     limits = [_number(fields.get(key)) for key in ("minimum", "maximum")]
     for key, limit in zip(("minimum", "maximum"), limits, strict=True):
         if limit is None and fields.get(key) is not None:
-            raise _wrong(f"{path}.{key}", f"must be a number from -{MAX_NUMBER} to {MAX_NUMBER}")
+            raise wrong(f"{path}.{key}", f"must be a number from -{MAX_NUMBER} to {MAX_NUMBER}")
     low, high = limits
     if low is not None and high is not None and low > high:
-        raise _wrong(f"{path}.minimum", "is above maximum")
+        raise wrong(f"{path}.minimum", "is above maximum")
     return low, high
 
 
@@ -287,43 +290,34 @@ def _line(fields: Document, key: str, prefix: str, limit: int) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _wrong(f"{prefix}{key}", "must be a string")
+        raise wrong(f"{prefix}{key}", "must be a string")
     line = " ".join(value.split())
-    _check_clean(line, f"{prefix}{key}")
+    check_clean(line, f"{prefix}{key}")
     if len(line) > limit:
-        raise _wrong(f"{prefix}{key}", f"has {len(line)} characters, the limit is {limit}")
+        raise wrong(f"{prefix}{key}", f"has {len(line)} characters, the limit is {limit}")
     return line
-
-
-def _check_clean(text: str, path: str) -> None:
-    if not is_clean(text):
-        raise _wrong(path, "must not hold control characters, nor invisible ones")
 
 
 def _flag(fields: Document, key: str, path: str) -> bool:
     value = fields.get(key, False)
     if not isinstance(value, bool):
-        raise _wrong(f"{path}.{key}", "must be true or false")
+        raise wrong(f"{path}.{key}", "must be true or false")
     return value
 
 
 def _whole(fields: Document, key: str, path: str, low: int, high: int) -> int:
     value = fields.get(key, low)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise _wrong(f"{path}.{key}", f"must be a whole number of milliseconds from {low} to {high}")
+        raise wrong(f"{path}.{key}", f"must be a whole number of milliseconds from {low} to {high}")
     return value
 
 
 def _object(value: JsonValue, path: str) -> Document:
     if not isinstance(value, dict):
-        raise _wrong(path, "must be an object")
+        raise wrong(path, "must be an object")
     return value
 
 
 def _only(fields: Document, known: frozenset[str], path: str) -> None:
     if unknown := sorted(fields.keys() - known):
-        raise _wrong(f"{path}.{value_words(unknown[0])}", f"is not known; known: {', '.join(sorted(known))}")
-
-
-def _wrong(path: str, rule: str) -> ContractError:
-    return ContractError("bad_payload", f"{path}: {rule}")
+        raise wrong(f"{path}.{value_words(unknown[0])}", f"is not known; known: {', '.join(sorted(known))}")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from naila.devices.plain_json import is_id, shown
+from naila.devices.plain_json import shown
 from naila.devices.trail import rfc3339
 from naila.errors import ContractError, StorageError
-from naila.fleet import Pending, Proposal
+from naila.fleet import Pending, Proposal, is_id
 from naila.ports import Clock, DeviceStore
 
 _log = logging.getLogger(__name__)
@@ -82,8 +82,12 @@ class Confirmations:
             await self._store.keep_pending(pending)
         except BaseException:
             self._waiting.pop(pending_id, None)
+            self._leftovers.append(pending_id)
             raise
-        return pending if pending_id in self._waiting else None
+        if pending_id not in self._waiting:
+            self._leftovers.append(pending_id)  # it may have been used up on disk before it was there
+            return None
+        return pending
 
     def of(self, speaker: str) -> tuple[Pending, ...]:
         """Return what waits for a person at a device, oldest first."""

@@ -15,16 +15,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from naila.devices.schema_words import MAX_NUMBER, either, is_clean, is_huge, number, range_words, value_words
+from naila.devices.schema_words import MAX_NUMBER, either, is_huge, number, range_words, value_words
 from naila.errors import ContractError
 from naila.events import JsonValue
+from naila.fleet import MAX_NAME_CHARS, is_clean
 
 MAX_SCHEMA_BYTES: Final = 16 * 1024
 MAX_SCHEMA_DEPTH: Final = 8
 MAX_SCHEMAS: Final = 512  # in all, `$ref` written out
 MAX_PROPERTIES: Final = 64
 MAX_CHOICES: Final = 256
-MAX_NAME_CHARS: Final = 64
 MAX_UNIT_CHARS: Final = 32
 MAX_TEXT_CHARS: Final = 1000
 MAX_STRING_CHARS: Final = 4096
@@ -189,12 +189,7 @@ class _SchemaReading:
         if len(properties) > MAX_PROPERTIES:
             raise wrong(f"{path}.properties", f"has {len(properties)} entries, the limit is {MAX_PROPERTIES}")
         for name in properties:
-            if not name.strip() or name != name.strip() or len(name) > MAX_NAME_CHARS or not is_clean(name):
-                raise wrong(
-                    f"{path}.properties",
-                    f"has the name {value_words(name)!r}: a name has 1 to {MAX_NAME_CHARS} characters, "
-                    "no control characters, and no space at its ends",
-                )
+            check_name(name, f"{path}.properties")
         required = schema.get("required", [])
         if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
             raise wrong(f"{path}.required", "must be an array of names")
@@ -269,8 +264,7 @@ def _check_annotations(schema: Schema, path: str) -> None:
         limit = MAX_UNIT_CHARS if keyword == "unit" else MAX_TEXT_CHARS
         if not isinstance(text, str) or len(text) > limit:
             raise wrong(f"{path}.{keyword}", f"must be a string of at most {limit} characters")
-        if not is_clean(text if keyword == "unit" else " ".join(text.split())):
-            raise wrong(f"{path}.{keyword}", "must not hold control characters, nor invisible ones")
+        check_clean(text if keyword == "unit" else " ".join(text.split()), f"{path}.{keyword}")
 
 
 def _is_of(value: object, kind: str) -> bool:
@@ -286,6 +280,22 @@ def _is_unfit(value: object) -> bool:
     if isinstance(value, int | float):
         return is_huge(value)
     return isinstance(value, str) and (len(value) > MAX_STRING_CHARS or not is_clean(value))
+
+
+def check_name(name: str, path: str) -> None:
+    """Refuse what is no name of an argument, a field or a parameter."""
+    if not name.strip() or name != name.strip() or len(name) > MAX_NAME_CHARS or not is_clean(name):
+        raise wrong(
+            path,
+            f"has the name {value_words(name)!r}: a name has 1 to {MAX_NAME_CHARS} characters, no control "
+            "characters, and no space at its ends",
+        )
+
+
+def check_clean(text: str, path: str) -> None:
+    """Refuse text that is not what it looks like."""
+    if not is_clean(text):
+        raise wrong(path, "must not hold control characters, nor invisible ones")
 
 
 def size_of(value: object) -> int:

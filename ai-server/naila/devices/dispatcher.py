@@ -17,16 +17,26 @@ from typing import Final
 
 from naila.devices.audit import Audit, AuditEvent
 from naila.devices.confirmations import Confirmations
-from naila.devices.envelope import Circumstances, Cleared, NeedsConfirmation, Refused, approval_id, decide, question_of
+from naila.devices.envelope import (
+    MAX_QUESTION_CHARS,
+    Circumstances,
+    Cleared,
+    NeedsConfirmation,
+    Refused,
+    approval_id,
+    decide,
+    no_yes_of,
+    question_of,
+)
 from naila.devices.pace import Pace, Request, Requests
 from naila.devices.permissions import Permissions
-from naila.devices.plain_json import canonical, is_id, parsed, shown
+from naila.devices.plain_json import canonical, parsed, shown
 from naila.devices.registry import Registry
 from naila.devices.running import Ending, Roll, Running
 from naila.devices.trail import Trail, rfc3339
 from naila.errors import ContractError, StorageError
 from naila.events import Action, ActionPending, ActionResult, DeviceStatus, JsonValue
-from naila.fleet import STOP, ActionSpec, DeviceProfile, DeviceView, FleetView, Outcome, Pending, Proposal
+from naila.fleet import STOP, ActionSpec, DeviceProfile, DeviceView, FleetView, Outcome, Pending, Proposal, is_id
 from naila.ports import Cancellation, Clock, DeviceStore, Fleet, Journal, Publisher, StopCause
 
 STOP_TTL_MS: Final = 10_000
@@ -142,7 +152,6 @@ class Dispatcher(Fleet):
                 DeviceView(
                     profile=profile,
                     online=self._registry.is_online(profile.device_id),
-                    may_move=self._permissions.may_move(speaker, profile),
                     readings=self._registry.readings(profile.device_id),
                     running=tuple(name for name, _ in self._unfinished(profile.device_id, now)),
                 )
@@ -167,6 +176,7 @@ class Dispatcher(Fleet):
                 permitted=lambda profile: self._permissions.effect(proposal, profile),
                 running=self._unfinished(profile.device_id, now) if profile else (),
                 too_often=lambda spec: self._pace.refusal(proposal.device_id, spec, request, now),
+                may_approve=self._permissions.may_approve,
                 approval=self._confirmations.approval(proposal.confirmation),
                 stopped=request.stopped,
                 now=now,
@@ -196,8 +206,12 @@ class Dispatcher(Fleet):
         """Take a person's answer to a pending action.
 
         Raises:
-            ContractError: `not_confirmed`: nothing of that id waits for this device, or it has expired or was settled.
+            ContractError: `not_confirmed`: nothing of that id waits for this device, or it has expired or was settled,
+                or no yes counts there.
         """
+        if approve and not self._permissions.may_approve(speaker):
+            request_id = pending_id if is_id(pending_id) else None
+            raise ContractError("not_confirmed", no_yes_of(speaker), device_id=speaker, request_id=request_id)
         pending = await self._confirmations.settle(speaker, pending_id, approve=approve)
         self._trail.record("approved" if approve else "denied", pending.proposal, pending.id)
         return pending
@@ -251,7 +265,8 @@ class Dispatcher(Fleet):
             action=action,
             proposal=proposal,
             group=spec.group,
-            until=now + ttl_ms / 1000,
+            begin_by=now + ttl_ms / 1000,
+            until=now + spec.ttl_ms / 1000,
             ending=asyncio.get_running_loop().create_future(),
         )
         self._pace.count(proposal.device_id, spec, request, now)
@@ -289,8 +304,9 @@ class Dispatcher(Fleet):
             running.end(Ending(status="failed", code="unknown_action"))
         if problem is None and not self._is_overtaken(running, cancellation):
             self._trail.record("sent", running.proposal, running.action.id)
-            self._publisher.publish(running.action)
-            return await self._wait(running, cancellation, running.until - self._clock.monotonic())
+            left_s = running.begin_by - self._clock.monotonic()
+            self._publisher.publish(replace(running.action, ttl_ms=max(1, round(left_s * 1000))))
+            return await self._wait(running, cancellation, left_s)
         self._roll.give_up(running)
         outcome = self._not_sent(running, problem, cancellation)
         if problem is None:
@@ -299,7 +315,7 @@ class Dispatcher(Fleet):
 
     def _is_overtaken(self, running: Running, cancellation: Cancellation | None) -> bool:
         is_cancelled = cancellation is not None and cancellation.cause is not None
-        return running.ending.done() or is_cancelled or self._clock.monotonic() >= running.until
+        return running.ending.done() or is_cancelled or self._clock.monotonic() >= running.begin_by
 
     def _not_sent(self, running: Running, problem: StorageError | None, cancellation: Cancellation | None) -> Outcome:
         """Say why an action that was cleared did not go out."""
@@ -359,7 +375,7 @@ class Dispatcher(Fleet):
     async def _ask(self, proposal: Proposal, profile: DeviceProfile) -> Outcome:
         """Keep it, and ask a person. What is not on disk is not asked: an answer to it could not be kept either."""
         pending_id = approval_id(profile.actions[proposal.name])
-        question = shown(self._question(proposal, profile), 1000)
+        question = shown(self._question(proposal, profile), MAX_QUESTION_CHARS)
         try:
             pending = await self._confirmations.ask(pending_id, proposal, question)
         except ContractError as exc:
@@ -367,6 +383,7 @@ class Dispatcher(Fleet):
         except StorageError as exc:
             return self._refuse(proposal, Refused("internal", f"{proposal.name}: cannot be asked about: {exc}"))
         if pending is None:
+            self._news.set()
             return self._refuse(proposal, Refused("expired", f"{proposal.name}: an emergency stop came: not done"))
         self._trail.record("pending", proposal, pending.id, reason=question)
         self._publisher.publish(
@@ -420,11 +437,13 @@ class Dispatcher(Fleet):
             else:
                 message = f"{device_id} was stopped while {each.action.name} was under way"
                 self._end(each, Ending(status="stopped", message=message))
+        until = self._clock.monotonic() + STOP_TTL_MS / 1000
         running = Running(
             action=action,
             proposal=wish,
             group=None,
-            until=self._clock.monotonic() + STOP_TTL_MS / 1000,
+            begin_by=until,
+            until=until,
             ending=asyncio.get_running_loop().create_future(),
         )
         self._roll.add(running)

@@ -15,16 +15,17 @@ from hashlib import sha256
 from typing import Final, TypeAlias
 
 from naila.config.permissions import Effect
-from naila.devices.plain_json import canonical, is_id, named, parsed, shown
-from naila.devices.schema import violations
+from naila.devices.plain_json import canonical, named, parsed, shown
+from naila.devices.schema import MAX_ARGUMENT_BYTES, violations
 from naila.devices.schema_words import value_words
 from naila.errors import ErrorCode
 from naila.events import JsonValue
-from naila.fleet import SET_PARAMETER, STOP, ActionSpec, DeviceProfile, Pending, Proposal
+from naila.fleet import SET_PARAMETER, STOP, ActionSpec, DeviceProfile, Pending, Proposal, is_id
 
 MAX_RUNNING: Final = 32
-MAX_ARGUMENT_BYTES: Final = 16 * 1024
+MAX_QUESTION_CHARS: Final = 1000
 _MAX_ASKED_CHARS: Final = 300
+_MAX_LISTED_CHARS: Final = 700
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class Circumstances:
         permitted: tells what the permissions say.
         running: actions that the device has not finished, as (name, group).
         too_often: tells whether another one is too much, and why.
+        may_approve: tells whether a person's yes counts at a device.
         approval: what the confirmation that the proposal names was given for, if it is open.
         stopped: an emergency stop ended the request that this comes from.
         now: seconds on the monotonic clock.
@@ -91,6 +93,7 @@ class Circumstances:
     permitted: Callable[[DeviceProfile], Effect]
     running: tuple[tuple[str, str | None], ...]
     too_often: Callable[[ActionSpec], str | None]
+    may_approve: Callable[[str], bool]
     approval: Pending | None
     stopped: bool
     now: float
@@ -206,9 +209,12 @@ def _confirmed(
     proposal: Proposal, spec: ActionSpec, effect: Effect, given: Circumstances, arguments: str
 ) -> Refused | NeedsConfirmation | None:
     """A person approved exactly this, where that is needed; an approval that is named must hold, needed or not."""
+    if proposal.confirmation is None and not spec.confirm and effect != "confirm":
+        return None
+    if not given.may_approve(proposal.speaker):
+        return Refused("not_confirmed", f"{spec.name}: {no_yes_of(proposal.speaker)}")
     if proposal.confirmation is None:
-        needed = spec.confirm or effect == "confirm"
-        return NeedsConfirmation(spec, arguments) if needed else None
+        return NeedsConfirmation(spec, arguments)
     if given.approval is None:
         return Refused("not_confirmed", f"{spec.name}: that approval was never given, was used, or has expired")
     approved = given.approval.proposal
@@ -221,6 +227,11 @@ def _confirmed(
     ) or _text(approved.arguments) != arguments:
         return Refused("not_confirmed", f"{spec.name}: something else was approved than what is to be done now")
     return None
+
+
+def no_yes_of(speaker: str) -> str:
+    """Say that nobody can approve anything through a device."""
+    return f"it needs a person's yes, and no yes of {speaker} counts: permissions.yaml names the approvers"
 
 
 def _left_s(proposal: Proposal, spec: ActionSpec, given: Circumstances) -> float:
@@ -259,9 +270,21 @@ def question_of(proposal: Proposal, profile: DeviceProfile) -> str:
     if proposal.name == SET_PARAMETER:
         what, value = named(arguments.get("name")), _whole(arguments.get("value"))
         return f"Should {_called(profile)} really set {what} to {value}?"
-    listed = ", ".join(f"{named(name)} {_whole(value)}" for name, value in arguments.items())
+    listed = _listed(arguments)
     what = proposal.name.replace("_", " ") + (f" ({listed})" if listed else "")
     return f"Should {_called(profile)} really do this: {what}?"
+
+
+def _listed(arguments: Mapping[str, JsonValue]) -> str:
+    """Return arguments for somebody who is to approve them; how many are left out is said."""
+    words: list[str] = []
+    for name, value in arguments.items():
+        words.append(f"{named(name)} {_whole(value)}")
+        if sum(map(len, words)) > _MAX_LISTED_CHARS and len(words) > 1:
+            words.pop()
+            break
+    left = len(arguments) - len(words)
+    return ", ".join(words) + (f" and {left} more arguments" if left else "")
 
 
 def _whole(value: JsonValue) -> str:

@@ -17,13 +17,12 @@ from naila.devices.registry import Registry
 from naila.devices.speaking_first import SpeakingFirst
 from naila.devices.watch import Watch, absence_of, limits_of, silences_of
 from naila.events import Alert, Telemetry
+from naila.fleet import MAX_FIELDS, MAX_NAME_CHARS
 from naila.ports import Clock, Publisher
 
 _log = logging.getLogger(__name__)
 
 MAX_DEVICES: Final = 1024
-MAX_FIELDS: Final = 256
-MAX_NAME_CHARS: Final = 64
 # Of one device; beyond that nothing new is raised until something is over.
 MAX_STANDING: Final = 256
 # An alert stands at least so long, however often the value comes and goes.

@@ -6,8 +6,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from naila.devices.plain_json import is_id
-from naila.fleet import ActionSpec, Proposal
+from naila.fleet import ActionSpec, Proposal, is_id
 
 # Of each kind; the least recently used are forgotten first.
 _MAX_KEYS: Final = 4096

@@ -31,22 +31,9 @@ class Permissions:
                 return rule.effect
         return self._rules.default
 
-    def may_move(self, speaker: str, profile: DeviceProfile) -> bool:
-        """Whether anybody could move anything of a device by speaking through another one.
-
-        Who it is, and what will have understood them, is not known yet: a rule about only some of them that allows
-        something counts, and one that denies does not.
-        """
-        return any(self._could(speaker, profile, action) for action in profile.actions) or not profile.actions
-
-    def _could(self, speaker: str, profile: DeviceProfile, action: str) -> bool:
-        for rule in self._rules.rules:
-            if _about(rule, speaker, profile) and _any(action, rule.actions):
-                if rule.effect != "deny":
-                    return True
-                if rule.user == "*" and not rule.by:
-                    return False
-        return self._rules.default != "deny"
+    def may_approve(self, speaker: str) -> bool:
+        """Whether a yes counts that a person says through this device."""
+        return _any(speaker, self._rules.approvers)
 
 
 def _about(rule: PermissionRule, speaker: str, profile: DeviceProfile) -> bool:

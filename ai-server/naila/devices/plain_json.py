@@ -8,24 +8,13 @@ import re
 from typing import Final
 
 from naila.events import JsonValue
-from naila.fleet import is_name
+from naila.fleet import is_name, on_one_line
 
 _MAX_DEPTH: Final = 16
 _MAX_NODES: Final = 2_000
 _MAX_INTEGER: Final = 2**63
 _HALF_PAIR = re.compile(r"[\ud800-\udfff]")
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Controls, and what makes text look like other text: marks of direction, line separators, invisible characters.
-_UNSHOWN = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\U000e0000-\U000e007f]+"
-)
-
 _INNER_QUOTES = {0x201C: 0x27, 0x201D: 0x27}
-
-
-def is_id(value: object) -> bool:
-    """Whether `value` may name a device, a request or an action."""
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 def canonical(value: object, path: str, *, max_bytes: int) -> str:
@@ -48,7 +37,7 @@ def canonical(value: object, path: str, *, max_bytes: int) -> str:
 
 def shown(text: object, length: int = 120) -> str:
     """Return somebody else's words as one line without tricks, at most `length` characters."""
-    words = " ".join(_UNSHOWN.sub(" ", str(text)[: 4 * length]).split())
+    words = on_one_line(str(text)[: 4 * length])
     return words if len(words) <= length else f"{words[: length - 1]}…"
 
 

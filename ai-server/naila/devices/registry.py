@@ -31,6 +31,7 @@ class Registry:
         store: the disk.
         clock: the time.
         on_change: told the id of a device whose declaration or presence changed, or that was dropped; not of telemetry.
+        on_measure: told what a device measured, once it is taken in.
         max_devices: bound on the devices.
     """
 
@@ -40,11 +41,13 @@ class Registry:
         clock: Clock,
         *,
         on_change: Callable[[str], None] = lambda _: None,
+        on_measure: Callable[[Telemetry], None] = lambda _: None,
         max_devices: int = MAX_DEVICES,
     ) -> None:
         self._store: Final = store
         self._clock: Final = clock
         self._on_change: Final = on_change
+        self._on_measure: Final = on_measure
         self._max_devices: Final = max_devices
         self._devices: dict[str, _Device] = {}
 
@@ -96,6 +99,7 @@ class Registry:
         known = self._heard(event.device_id)
         if known is not None:
             known.measured.measure(event.values, self._clock.monotonic())
+        self._on_measure(event)
 
     def note_status(self, event: DeviceStatus) -> None:
         """Take note of whether a device is there. `unknown`, which a cleared status is, says nothing any more."""
@@ -184,11 +188,11 @@ class Registry:
             leaving = next((key for key, known in self._devices.items() if not known.online), None)
         if leaving is None:
             return None
-        gone = self._devices.pop(leaving)
-        if gone.profile is None:
+        has_declared = self._devices.pop(leaving).profile is not None
+        self._on_change(leaving)
+        if not has_declared:
             return None
         _log.warning("more than %d devices: %s, not heard for the longest, is dropped", self._max_devices, leaving)
-        self._on_change(leaving)
         return leaving
 
 

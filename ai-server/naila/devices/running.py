@@ -41,13 +41,15 @@ class Running:
         action: as sent.
         proposal: as cleared.
         group: nothing else of it may run.
-        until: after this its result is late, in seconds on the monotonic clock.
+        begin_by: after this it is not begun, and nobody waits for its result, in seconds on the monotonic clock.
+        until: after this its result is late, and its group is free: what was begun in time may still move until then.
         ending: set once, when something is known or the time is over; whoever asked waits for it.
     """
 
     action: Action
     proposal: Proposal
     group: str | None
+    begin_by: float
     until: float
     ending: asyncio.Future[Ending]
 

@@ -18,8 +18,9 @@ from referencing import Registry as References
 from referencing.exceptions import Unresolvable
 
 from naila.devices.declared_schema import CHOICES, MAX_STRING_CHARS, Schema, read_parameters, size_of, wrong
-from naila.devices.schema_words import MAX_NUMBER, allowed_words, either, is_clean, is_huge, value_words
+from naila.devices.schema_words import MAX_NUMBER, allowed_words, either, is_huge, value_words
 from naila.events import JsonValue
+from naila.fleet import is_clean
 
 __all__ = ["Violation", "allowed_words", "check_parameters", "value_words", "violations"]
 
@@ -75,7 +76,7 @@ def violations(schema: Schema, arguments: Mapping[str, JsonValue]) -> tuple[Viol
     """Return what is wrong with the arguments of an action, at most `MAX_VIOLATIONS` things; nothing if they are fine.
 
     Args:
-        schema: as `check_parameters` returned it. Any other is held to as well, as far as it goes.
+        schema: as `check_parameters` returned it.
         arguments: from wherever; need not even be JSON.
     """
     if not isinstance(arguments, Mapping):
@@ -88,7 +89,7 @@ def violations(schema: Schema, arguments: Mapping[str, JsonValue]) -> tuple[Viol
         return (_bad("", f"{size} bytes", f"at most {MAX_ARGUMENT_BYTES} bytes"),)
     found: dict[str, Violation] = {}
     try:
-        for error in _VALIDATOR(_closed(dict(schema)), registry=References()).iter_errors(plain):
+        for error in _VALIDATOR(schema, registry=References()).iter_errors(plain):
             for violation in _in_words(error):
                 known = found.get(violation.argument)
                 if known is None or (known.code == "out_of_range" and violation.code == "bad_arguments"):
@@ -179,28 +180,6 @@ def _plain_text(value: str, path: str) -> str:
     if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
         raise _UnfitError(_bad(path, "text with NUL or half a surrogate pair", "text"))
     return value
-
-
-def _closed(schema: JsonValue) -> Any:
-    """Return a copy in which every object has only its declared keys, also where the schema forgot to say so."""
-    if isinstance(schema, list):
-        return [_closed(each) for each in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    copy = {
-        keyword: value
-        if keyword in {"enum", "const", "default", "examples"}
-        else {name: _closed(each) for name, each in value.items()}
-        if keyword in {"properties", "$defs"} and isinstance(value, Mapping)
-        else _closed(value)
-        for keyword, value in schema.items()
-    }
-    kinds = schema.get("type")
-    is_object = kinds == "object" or (isinstance(kinds, list) and "object" in kinds) or "properties" in schema
-    if is_object and ("properties" in schema or not any(keyword in schema for keyword in CHOICES)):
-        copy.setdefault("properties", {})
-        copy["additionalProperties"] = False
-    return copy
 
 
 def _in_words(error: ValidationError) -> Iterator[Violation]:

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from naila.events import JsonValue
+from naila.fleet import on_one_line
 
 MAX_NUMBER: Final = 2**53 - 1
 MAX_VALUE_CHARS: Final = 60
 MAX_VALUES: Final = 24
-
-# Controls, line ends, marks of direction, invisible characters and halves of surrogate pairs. The joiners U+200C and
-# U+200D stay: Persian and emoji need them.
-_NOT_CLEAN: Final = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\U000e0000-\U000e007f]"
-)
-
-
-def is_clean(text: str) -> bool:
-    """Tell whether text is what it looks like: one line, no controls, no marks of direction, nothing invisible."""
-    return _NOT_CLEAN.search(text) is None
 
 
 def is_huge(value: float) -> bool:
@@ -41,7 +30,7 @@ def value_words(value: object, unit: object = None) -> str:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=lambda _: "…")
     except (TypeError, ValueError, RecursionError):
         text = "…"
-    one_line = " ".join(_NOT_CLEAN.sub(" ", text[:200]).split())
+    one_line = on_one_line(text[:200])
     return one_line if len(one_line) <= MAX_VALUE_CHARS else f"{one_line[: MAX_VALUE_CHARS - 1]}…"
 
 

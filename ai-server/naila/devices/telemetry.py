@@ -6,13 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from naila.fleet import Reading, ReadingValue
+from naila.fleet import MAX_FIELDS, MAX_NAME_CHARS, MAX_TEXT_CHARS, Reading, ReadingValue
 
-MAX_FIELDS: Final = 256
 MAX_POINTS: Final = 128
 SPAN_S: Final = 600.0
-MAX_NAME_CHARS: Final = 64
-MAX_STRING_CHARS: Final = 256
 _GAP_S: Final = SPAN_S / (MAX_POINTS - 2)
 
 
@@ -78,5 +75,5 @@ def _is_reading(name: str, value: ReadingValue) -> bool:
     if not 0 < len(name) <= MAX_NAME_CHARS:
         return False
     if isinstance(value, str):
-        return len(value) <= MAX_STRING_CHARS
+        return len(value) <= MAX_TEXT_CHARS
     return -1e308 < value < 1e308  # not NaN, not infinite, not an integer that no float holds

@@ -7,11 +7,11 @@ from typing import Final
 
 from naila.devices.audit import Audit, AuditEntry, AuditEvent
 from naila.devices.pace import Window
-from naila.devices.plain_json import is_id, shown
+from naila.devices.plain_json import shown
 from naila.devices.running import Match
 from naila.errors import ErrorCode
 from naila.events import ActionResult, ErrorNotice, JsonValue
-from naila.fleet import Proposal
+from naila.fleet import Proposal, is_id
 from naila.ports import Clock, Publisher
 
 _COMPLAINTS_PER_MINUTE: Final = 30

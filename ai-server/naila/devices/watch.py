@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from naila.config.monitoring import MonitoringRules, WatchRule
+from naila.config.monitoring import DeclaredRanges, MonitoringRules, WatchRule
 from naila.events import Severity
 from naila.fleet import DeviceProfile, TelemetrySpec
 
@@ -66,10 +66,10 @@ def limits_of(rules: MonitoringRules, device_id: str, profile: DeviceProfile | N
     for index, rule in enumerate(rules.rules):
         if fits(rule, device_id, profile) and fnmatchcase(field, rule.field):
             is_declared = is_declared and rule.declared
-            found += _of_rule(rules, index, field, spec)
+            found += _range(rules, field, spec, rule, index)
     if is_declared:
         replaced = {watch.code for watch in found}
-        found += [watch for watch in _declared(rules, field, spec) if watch.code not in replaced]
+        found += [watch for watch in _range(rules, field, spec, rules.declared) if watch.code not in replaced]
     return tuple(found)
 
 
@@ -95,45 +95,34 @@ def absence_of(rules: MonitoringRules) -> Watch | None:
     return Watch(code="device_offline", severity=offline.severity, for_s=offline.for_s) if offline.alert else None
 
 
-def _of_rule(rules: MonitoringRules, index: int, field: str, spec: TelemetrySpec) -> Iterator[Watch]:
-    rule = rules.rules[index]
-    low = spec.minimum if rule.below is None else rule.below
-    high = spec.maximum if rule.above is None else rule.above
-    limits: tuple[tuple[WatchCode, float | None], ...] = (("telemetry_high", rule.above), ("telemetry_low", rule.below))
-    for code, limit in limits:
-        if limit is not None:
-            back = _hysteresis(rules, limit, low, high, rule.hysteresis)
-            yield Watch(
-                code=code,
-                field=field,
-                limit=limit,
-                clear_at=limit + back if code == "telemetry_low" else limit - back,
-                severity=rule.severity,
-                for_s=rule.for_s,
-                rule=index,
-            )
-
-
-def _declared(rules: MonitoringRules, field: str, spec: TelemetrySpec) -> Iterator[Watch]:
-    limits: tuple[tuple[WatchCode, float | None], ...] = (
-        ("telemetry_high", spec.maximum),
-        ("telemetry_low", spec.minimum),
+def _range(
+    rules: MonitoringRules, field: str, spec: TelemetrySpec, given: WatchRule | DeclaredRanges, rule: int | None = None
+) -> Iterator[Watch]:
+    """Yield the limits that a rule sets for a field, or the device, where it is no rule's."""
+    above, below, wanted = spec.maximum, spec.minimum, None
+    if isinstance(given, WatchRule):
+        above, below, wanted = given.above, given.below, given.hysteresis
+    low = spec.minimum if below is None else below
+    high = spec.maximum if above is None else above
+    limits: tuple[tuple[WatchCode, float | None, int], ...] = (
+        ("telemetry_high", above, -1),
+        ("telemetry_low", below, 1),
     )
-    for code, limit in limits:
+    for code, limit, inward in limits:
         if limit is not None:
-            back = _hysteresis(rules, limit, spec.minimum, spec.maximum)
             yield Watch(
                 code=code,
                 field=field,
                 limit=limit,
-                clear_at=limit + back if code == "telemetry_low" else limit - back,
-                severity=rules.declared.severity,
-                for_s=rules.declared.for_s,
+                clear_at=limit + inward * _hysteresis(rules, limit, low, high, wanted),
+                severity=given.severity,
+                for_s=given.for_s,
+                rule=rule,
             )
 
 
 def _hysteresis(
-    rules: MonitoringRules, limit: float, low: float | None, high: float | None, wanted: float | None = None
+    rules: MonitoringRules, limit: float, low: float | None, high: float | None, wanted: float | None
 ) -> float:
     """Return how far a value must come back; in the middle of what is normal, every alert is over."""
     share = rules.hysteresis_percent / 100

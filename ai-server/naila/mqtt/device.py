@@ -27,12 +27,13 @@ from naila.events import (
     Reply,
     StreamItem,
 )
+from naila.fleet import ID_RULE, is_id
 from naila.mqtt.broker_address import BrokerAddress
 from naila.mqtt.codec import Codec
 from naila.mqtt.connection import Connection
 from naila.mqtt.connection_state import ConnectionState, Receipt
 from naila.mqtt.publication import Publication
-from naila.mqtt.topics import ID_RULE, Topics, is_id
+from naila.mqtt.topics import Topics
 
 log = logging.getLogger(__name__)
 

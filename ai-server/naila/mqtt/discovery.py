@@ -15,7 +15,16 @@ from urllib.parse import quote
 
 import naila
 from naila.events import JsonValue
-from naila.fleet import SET_PARAMETER, STOP, ActionSpec, DeviceProfile, ParameterSpec, Reading, TelemetrySpec
+from naila.fleet import (
+    SET_PARAMETER,
+    STOP,
+    ActionSpec,
+    DeviceProfile,
+    ParameterSpec,
+    Reading,
+    TelemetrySpec,
+    on_one_line,
+)
 from naila.mqtt import discovery_templates as templates
 from naila.mqtt import wire
 from naila.mqtt.discovery_units import quantity, spelled
@@ -340,8 +349,8 @@ def _spoken(name: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return text as Home Assistant takes it: not too long, and all of it visible."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)[:MAX_NAME_CHARS]
+    """Return text as Home Assistant takes it: on one line, and not too long."""
+    return on_one_line(text)[:MAX_NAME_CHARS]
 
 
 def _number(value: JsonValue) -> str:

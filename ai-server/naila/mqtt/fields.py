@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 
 from naila.errors import ContractError
 from naila.events import JsonValue
-from naila.mqtt.topics import ID_RULE, is_id
+from naila.fleet import ID_RULE, is_id
 
 T = TypeVar("T")
 

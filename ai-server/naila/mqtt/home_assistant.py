@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 # Changes come in bundles: a device that connects says that it is there, what it can do and what it measures.
 REST_S: Final = 1.0
-# How often a field without a unit is looked at again: whether it is a number shows when it is measured.
 LOOK_AGAIN_S: Final = 15.0
 MAX_FOUND: Final = 4096
 _MAX_DOCUMENT_BYTES: Final = 4_000_000
@@ -75,6 +75,8 @@ class HomeAssistant:
         topics: the contract's.
         devices: what is known of the devices. Tell `changed` when that changes.
         rest_s: how long changes are gathered.
+        look_again_s: how often a field without a unit is looked at again: whether it is a number shows when it is
+            measured.
         rng: source of the jitter between attempts to connect.
         monotonic: seconds that never jump.
 
@@ -89,6 +91,7 @@ class HomeAssistant:
         devices: Devices,
         *,
         rest_s: float = REST_S,
+        look_again_s: float = LOOK_AGAIN_S,
         rng: random.Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,6 +100,7 @@ class HomeAssistant:
         self._discovery = Discovery(topics, self._places)
         self._devices = devices
         self._rest_s = rest_s
+        self._look_again_s = look_again_s
         self._shown: dict[str, _Shown] = {}
         # By object id: whether it is to be published even if nothing changed.
         self._due: dict[str, bool] = {}
@@ -135,11 +139,14 @@ class HomeAssistant:
         await self._connection.stop(timeout_s=timeout_s)
 
     async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_look = loop.time() + self._look_again_s
         while True:
-            try:
-                async with asyncio.timeout(LOOK_AGAIN_S):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(next_look):
                     await self._news.wait()
-            except TimeoutError:
+            if loop.time() >= next_look:
+                next_look = loop.time() + self._look_again_s
                 self._mark_unsure()
             await asyncio.sleep(self._rest_s)
             self._news.clear()

@@ -19,6 +19,7 @@ from naila.events import (
     JsonValue,
     Telemetry,
 )
+from naila.fleet import ID_RULE, is_id
 from naila.mqtt import wire
 from naila.mqtt.fields import Fields, check_text
 from naila.mqtt.publication import Publication
@@ -27,7 +28,6 @@ from naila.mqtt.topics import (
     CANCEL,
     CAPABILITIES,
     CONFIRM,
-    ID_RULE,
     INTENT,
     REPLY,
     RESULT,
@@ -36,7 +36,6 @@ from naila.mqtt.topics import (
     TELEMETRY,
     WISHES,
     Topics,
-    is_id,
 )
 
 MAX_TOKENS = 131_072

@@ -53,15 +53,6 @@ class PasswordFile:
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
 
-    def has(self, user: str) -> bool:
-        """Whether the user has a password.
-
-        Raises:
-            StorageError: the file is there and cannot be read.
-        """
-        with self._told():
-            return any(_user(line) == user.encode() for line in self._lines())
-
     def add(self, user: str, password: str, *, replace: bool = False) -> bool:
         """Write a user's password; return False, and change nothing, where there is one and `replace` is not set.
 

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 
 from naila.errors import ContractError
 from naila.events import JsonValue
+from naila.fleet import MAX_FIELDS, MAX_NAME_CHARS, MAX_TEXT_CHARS, is_clean
 
-MAX_FIELDS = 256
-MAX_NAME_CHARS = 64
-MAX_TEXT_CHARS = 256
 NAMED_FLAWS = 5
 
 # Every control character but tab and newline: readings are shown in terminals.
@@ -45,7 +43,7 @@ def read_values(values: Mapping[str, JsonValue]) -> dict[str, float | int | bool
 def _name_flaw(name: str) -> str | None:
     if not 1 <= len(name) <= MAX_NAME_CHARS:
         return f"is no name of a field: it must have 1 to {MAX_NAME_CHARS} characters"
-    return None if name.isprintable() else "is no name of a field: it holds a control character"
+    return None if is_clean(name) else "is no name of a field: it holds a control character, or an invisible one"
 
 
 def _text_flaw(text: str) -> str | None:

@@ -20,9 +20,9 @@ import re
 from typing import Final
 
 from naila.errors import ContractError
+from naila.fleet import ID_RULE, is_id
 from naila.mqtt.publication import Subscription
 
-ID_RULE: Final = "[A-Za-z0-9_-]{1,64}"
 INTENT: Final = "intent"
 CANCEL: Final = "cancel"
 STATUS: Final = "status"
@@ -37,18 +37,12 @@ ERROR: Final = "error"
 ACTION: Final = "action"
 PENDING: Final = "action/pending"
 
-DEVICE_LEAVES: Final = frozenset({INTENT, CANCEL, STATUS, CAPABILITIES, TELEMETRY, RESULT, STOP, CONFIRM})
-BRAIN_LEAVES: Final = frozenset({REPLY, STREAM, ERROR, ACTION, PENDING})
+DEVICE_LEAVES: Final = (INTENT, CANCEL, STATUS, CAPABILITIES, TELEMETRY, RESULT, STOP, CONFIRM)
+BRAIN_LEAVES: Final = (REPLY, STREAM, ERROR, ACTION, PENDING)
 WISHES: Final = frozenset({INTENT, CANCEL, RESULT, CONFIRM})
 
-_ID = re.compile(ID_RULE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MAX_RAW_ID = 256
-
-
-def is_id(value: str) -> bool:
-    """Whether `value` may name a device, a request, a conversation, …."""
-    return _ID.fullmatch(value) is not None
 
 
 class Topics:
@@ -78,8 +72,11 @@ class Topics:
         A wish comes with the retain flag that it was published with, so that a retained one is recognised, and
         refused, when it is made; of the rest, the flag tells an old message from a live one.
         """
-        leaves = (INTENT, CANCEL, STATUS, CAPABILITIES, TELEMETRY, RESULT, CONFIRM)
-        return tuple(Subscription(self.device("+", leaf), retain_as_published=leaf in WISHES) for leaf in leaves)
+        return tuple(
+            Subscription(self.device("+", leaf), retain_as_published=leaf in WISHES)
+            for leaf in DEVICE_LEAVES
+            if leaf != STOP
+        )
 
     def stops(self) -> tuple[Subscription, ...]:
         """Return where the brain hears emergency stops: an old one is told from a live one, retained or not."""
@@ -89,8 +86,7 @@ class Topics:
 
     def for_device(self, device_id: str) -> tuple[str, ...]:
         """Return what a device subscribes to."""
-        leaves = (REPLY, STREAM, ERROR, ACTION, PENDING)
-        return (*(self.device(device_id, leaf) for leaf in leaves), self.brain_status)
+        return (*(self.device(device_id, leaf) for leaf in BRAIN_LEAVES), self.brain_status)
 
     def is_own(self, topic: str) -> bool:
         """Whether a topic lies inside the root, where only the contract decides who may publish."""
@@ -98,7 +94,7 @@ class Topics:
 
     def is_contract_leaf(self, leaf: str) -> bool:
         """Whether the contract gives a meaning to this topic of a device, or to one below it."""
-        return any(leaf == known or leaf.startswith(f"{known}/") for known in DEVICE_LEAVES | BRAIN_LEAVES)
+        return any(leaf == known or leaf.startswith(f"{known}/") for known in (*DEVICE_LEAVES, *BRAIN_LEAVES))
 
     def parse(self, topic: str) -> tuple[str, str]:
         """Split a device's topic into its device id and leaf.
