@@ -423,7 +423,7 @@ async def test_a_request_that_says_stop_waits_for_nobody() -> None:
         await post.send("a")
         await post.send("b")
         await post.until(lambda: post.turns.begun == ["a"])
-        post.mailbox.stop("r2", "halt")
+        post.mailbox.stop("r2", ("r2", "halt"))
         await post.send("halt")
         await post.publisher.until(1)
         assert post.answered == [("halt", "done")]
@@ -434,7 +434,7 @@ async def test_a_stop_ends_what_is_being_answered_to_its_device_only() -> None:
         await post.send("a")
         await post.send("b", "arm")
         await post.until(lambda: len(post.turns.begun) == 2)
-        post.mailbox.stop("r2", "halt")
+        post.mailbox.stop("r2", ("r2", "halt"))
         await post.publisher.until(1)
         assert post.answered == [("a", "so far")]
 
@@ -444,9 +444,23 @@ async def test_a_stop_of_all_ends_all_but_its_own_request() -> None:
         await post.send("a")
         await post.send("b", "arm")
         await post.until(lambda: len(post.turns.begun) == 2)
-        post.mailbox.stop(None, "b")
+        post.mailbox.stop(None, ("arm", "b"))
         await post.publisher.until(1)
         assert post.answered == [("a", "so far")]
+
+
+async def test_a_request_of_another_device_with_the_id_of_a_stop_is_no_stop() -> None:
+    async with running(Post(FakeTurns(held={"a"}))) as post:
+        await post.send("a", "arm")
+        await post.until(lambda: post.turns.begun == ["a"])
+        post.mailbox.stop("r2", ("r2", "b"))
+        await post.send("b", "arm")
+        await post.send("b")
+        await post.publisher.until(1)
+        assert [(reply.device_id, reply.id) for reply in post.publisher.replies] == [("r2", "b")]
+        post.mailbox.stop(None, ("r2", "a"))
+        await post.publisher.until(2)
+        assert post.answered[1] == ("a", "so far")
 
 
 async def test_a_request_that_waits_for_a_person_holds_nobody_up_and_is_not_begun_again() -> None:
@@ -572,7 +586,7 @@ async def test_a_stop_and_what_was_answered_before_need_no_disk() -> None:
         post.inbox.gate = asyncio.Event()
         await post.send("a")
         assert len(post.answered) == 2
-        post.mailbox.stop("r2", "halt")
+        post.mailbox.stop("r2", ("r2", "halt"))
         await post.send("halt")
         await post.until(lambda: post.turns.begun == ["a", "halt"])
         post.inbox.gate.set()
@@ -580,7 +594,7 @@ async def test_a_stop_and_what_was_answered_before_need_no_disk() -> None:
 
 async def test_a_stop_makes_what_is_kept_old_for_the_next_process() -> None:
     post = Post()
-    post.mailbox.stop("r2", "halt")
+    post.mailbox.stop("r2", ("r2", "halt"))
     assert post.inbox.outdated == 1
 
 
@@ -663,6 +677,20 @@ async def test_a_repeat_of_what_moved_something_in_another_life_is_told_too() ->
         await post.send("a")
         await post.publisher.until(1)
         assert post.turns.begun == []
+
+
+async def test_a_cancelled_request_that_moved_something_before_is_told_not_just_cancelled() -> None:
+    drive = Proposal(device_id="r2", name="drive", request_id="b", speaker="r2")
+    begun = Begun(outcomes=(Outcome(proposal=drive, id="a1", status="done"),))
+    before = a_reply(an_intent(id="c"), "before")
+    inbox = FakeInbox(begun={("r2", "b"): begun}, replies={("r2", "c"): before})
+    async with running(Post(FakeTurns(held={"a"}), inbox=inbox)) as post:
+        for request_id in "abc":
+            await post.send(request_id)
+        await post.until(lambda: post.turns.begun == ["a"])
+        await post.mailbox.accept(Cancel(device_id="r2"))
+        await post.publisher.until(3)
+        assert sorted(post.answered) == [("a", "so far"), ("b", "told"), ("c", "before")]
 
 
 async def test_what_waits_for_a_person_is_left_to_those_who_keep_it() -> None:

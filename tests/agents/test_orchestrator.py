@@ -63,7 +63,7 @@ class Stage:
             fleet=self.fleet,
             reader=self.reader,
             approvals=self.approvals,
-            stops=Stops(self.fleet, self.clock, on_stop=lambda _device_id, _request_id: None),
+            stops=Stops(self.fleet, self.clock, on_stop=lambda _device_id, _request: None),
             attention=Attention(self.clock),
             max_actions=3,
         )
@@ -343,7 +343,7 @@ async def test_cancelled_when_all_was_said_changes_nothing() -> None:
 
 
 async def test_the_models_time_is_limited() -> None:
-    stage = Stage(model=FakeLanguageModel(answers=[["One. ", "Two ", "three"]], hold_after=2), timeout_s=0.01)
+    stage = Stage(model=FakeLanguageModel(answers=[["One. ", "Two ", "three"]], hold_after=2), timeout_s=0.5)
     reply = await stage.say("Why is the sky blue?")
     assert (reply.text, reply.finish_reason) == ("One.", "deadline")
 
@@ -363,7 +363,7 @@ async def test_an_answer_wanted_too_early_is_refused() -> None:
 
 async def test_a_model_that_does_not_stop_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(response_generator, "STOP_GRACE_S", 0.01)
-    stage = Stage(model=FakeLanguageModel(hold_after=1, deaf=True), timeout_s=0.01)
+    stage = Stage(model=FakeLanguageModel(hold_after=1, deaf=True), timeout_s=0.5)
     assert (await stage.say("Why is the sky blue?")).degraded
 
 
@@ -371,6 +371,14 @@ async def test_an_unknown_persona_is_refused_by_name() -> None:
     with pytest.raises(ContractError, match="persona: 'hal' is not known, only engineer, naila") as caught:
         await Stage().say("Hello", persona="hal")
     assert (caught.value.code, caught.value.request_id) == ("bad_payload", "q0")
+
+
+async def test_a_refused_request_leaves_no_timer_behind() -> None:
+    stage = Stage(timeout_s=0)
+    with pytest.raises(ContractError):
+        await stage.say("Hello", persona="hal")
+    await asyncio.sleep(0.001)
+    assert stage.cancellation.cause is None
 
 
 async def test_the_persona_asked_for_answers() -> None:

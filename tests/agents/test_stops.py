@@ -9,11 +9,11 @@ from naila.orchestration.state import Attended
 from support.fakes import FakeClock, FakeFleet
 
 
-def make() -> tuple[Stops, FakeFleet, FakeClock, list[tuple[str | None, str]]]:
+def make() -> tuple[Stops, FakeFleet, FakeClock, list[tuple[str | None, tuple[str, str]]]]:
     fleet, clock = FakeFleet(), FakeClock()
-    told: list[tuple[str | None, str]] = []
+    told: list[tuple[str | None, tuple[str, str]]] = []
     return (
-        Stops(fleet, clock, on_stop=lambda device_id, request_id: told.append((device_id, request_id))),
+        Stops(fleet, clock, on_stop=lambda device_id, request: told.append((device_id, request))),
         fleet,
         clock,
         told,
@@ -22,8 +22,8 @@ def make() -> tuple[Stops, FakeFleet, FakeClock, list[tuple[str | None, str]]]:
 
 def test_a_stop_is_sent_first_and_then_told() -> None:
     stops, fleet, _, told = make()
-    assert stops.stop("r2", request_id="q1", speaker="r2") == ("r2",)
-    assert (fleet.stops, told) == (["r2"], [("r2", "q1")])
+    assert stops.stop("r2", request_id="q1", speaker="arm") == ("r2",)
+    assert (fleet.stops, told) == (["r2"], [("r2", ("arm", "q1"))])
 
 
 def test_only_what_was_asked_before_a_stop_is_stopped_by_it() -> None:

@@ -17,6 +17,7 @@ from naila.config.personas import load_personas
 from naila.errors import ContractError
 from naila.events import Intent, Reply
 from naila.fleet import ActionSpec, DeviceProfile, DeviceView, OutcomeStatus, Pending, Proposal
+from naila.orchestration.wanted import Wish
 from naila.ports import Cancellation
 from naila.understanding.reading import (
     AskBack,
@@ -86,7 +87,7 @@ class Stage:
     timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        self.stops = Stops(self.fleet, self.clock, on_stop=lambda _device_id, _request_id: None)
+        self.stops = Stops(self.fleet, self.clock, on_stop=lambda _device_id, _request: None)
         self.orchestrator = Orchestrator(
             personas=PERSONAS,
             persona="naila",
@@ -183,10 +184,10 @@ async def test_a_command_that_waited_too_long_is_refused() -> None:
 
 
 async def test_a_model_has_no_say_in_how_long_a_device_may_take() -> None:
-    stage = Stage(timeout_s=0.01, fleet=FakeFleet(devices=(a_rover(),), hold=frozenset({"drive"})))
+    stage = Stage(timeout_s=0.5, fleet=FakeFleet(devices=(a_rover(),), hold=frozenset({"drive"})))
     turn = asyncio.ensure_future(stage.say("drive"))
     await stage.fleet.holding.wait()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.6)
     stage.fleet.go.set()
     assert (await turn).finish_reason == "stop"
 
@@ -520,3 +521,10 @@ async def test_again_does_not_repeat_what_was_stopped() -> None:
     await stage.say("drive")
     await stage.say("again")
     assert stage.moved == ["drive"]
+
+
+async def test_a_wish_ends_though_its_persona_is_gone_since_a_restart() -> None:
+    stage, request = Stage(), an_intent("beep", persona="gone")
+    stage.orchestrator.performer(request, cancellation=Cancellation(), received_at=0.0)
+    reply = await stage.orchestrator.conclude(Wish(request=request), cancellation=Cancellation(), received_at=0.0)
+    assert (reply.id, reply.intent) == (request.id, "command")

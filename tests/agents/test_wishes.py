@@ -26,6 +26,7 @@ class FakeEndings:
     fleet: FakeFleet
     told: list[str] = field(default_factory=list)
     calls: list[tuple[str, float]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
     def performer(self, intent: Intent, *, cancellation: Cancellation, received_at: float) -> Performer:
         self.calls.append((intent.id, received_at))
@@ -44,6 +45,7 @@ class FakeEndings:
     async def conclude(self, wish: Wish, *, cancellation: Cancellation, received_at: float) -> Reply:
         text = ", ".join(f"{outcome.proposal.name} {outcome.status}" for outcome in wish.outcomes)
         self.told.append(text)
+        self.reasons += [outcome.message for outcome in wish.outcomes]
         self.calls.append((wish.request.id, received_at))
         return Reply(
             device_id=wish.request.device_id,
@@ -66,15 +68,16 @@ class Room:
     memory: FakeMemory = field(default_factory=FakeMemory)
     clock: FakeClock = field(default_factory=FakeClock)
     delivered: list[tuple[str, str]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
     @asynccontextmanager
     async def process(self) -> AsyncIterator[Wishes]:
         """Live until the end of the block, in good order."""
-        endings = FakeEndings(self.fleet)
+        endings = FakeEndings(self.fleet, reasons=self.reasons)
         async with Checkpoints(self.path) as checkpoints, asyncio.TaskGroup() as group:
             wishes = Wishes(
                 fleet=self.fleet,
-                suspended=SuspendedWishes(checkpoints),
+                suspended=SuspendedWishes(checkpoints, checkpoints.threads),
                 endings=lambda: endings,
                 memory=self.memory,
                 deliver=lambda intent, reply: self.delivered.append((intent.id, reply.text)),
@@ -237,6 +240,36 @@ async def test_a_second_answer_does_not_disturb_the_first(tmp_path: Path) -> Non
     assert room.delivered == [("q1", "clear done")]
 
 
+@dataclass
+class ForgetfulFleet(FakeFleet):
+    """Takes no answer, as when it came too late or the disk is full."""
+
+    async def settle(self, speaker: str, pending_id: str, *, approve: bool) -> Pending:
+        await super().settle(speaker, pending_id, approve=approve)
+        raise ContractError("not_confirmed", "the answer could not be kept", device_id=speaker)
+
+
+async def test_a_yes_that_cannot_be_taken_is_not_put_down_to_a_restart(tmp_path: Path) -> None:
+    room = Room(tmp_path / "waiting.db", ForgetfulFleet())
+    async with room.process() as wishes:
+        pending_id = await room.wish(wishes)
+        with pytest.raises(ContractError):
+            await wishes.settle("r2", pending_id, approve=True)
+        await until(lambda: not wishes.is_open("r2", "q1"))
+    assert room.delivered == [("q1", "clear refused")]
+    assert "restarted" not in room.reasons[0]
+
+
+async def test_what_happens_after_the_end_is_left_to_the_next_process(room: Room) -> None:
+    async with room.process() as wishes:
+        await room.wish(wishes)
+    wishes.expired(room.fleet.waits.pop())
+    wishes.cancel("r2", None)
+    async with room.process() as wishes:
+        await until(lambda: not wishes.is_open("r2", "q1"))
+    assert room.delivered == [("q1", "clear refused")]
+
+
 async def test_an_answer_that_comes_before_the_wish_is_kept_counts(room: Room) -> None:
     """A device hears the question before the brain has its wish on disk."""
     async with room.process() as wishes:
@@ -262,7 +295,7 @@ async def test_a_request_waits_across_a_restart(room: Room) -> None:
         await until(lambda: not wishes.is_open("r2", "q1"))
     assert room.delivered == [("q1", "clear done")]
     async with room.process() as wishes:
-        assert wishes.waiting == 0
+        assert not wishes.is_open("r2", "q1")
 
 
 async def test_an_answer_that_was_lost_with_the_process_counts_as_none(room: Room) -> None:
@@ -300,5 +333,5 @@ async def test_a_reply_that_was_remembered_and_not_sent_is_sent_after_a_restart(
     )
     room.memory.replies["r2", "q1"] = replace(reply, text="already")
     async with room.process() as wishes:
-        assert wishes.waiting == 0
+        assert not wishes.is_open("r2", "q1")
     assert room.delivered == [("q1", "already")]

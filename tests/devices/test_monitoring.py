@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from naila.agents.stops import Stops
 from naila.config.monitoring import MonitoringRules, load_monitoring
 from naila.devices import monitoring
 from naila.devices.monitoring import HOLD_S, Monitor
 from naila.devices.registry import Registry
 from naila.devices.speaking_first import SAYINGS_PER_MINUTE, SpeakingFirst
-from naila.devices.watched import WatchedRegistry
 from naila.errors import ConfigurationError
 from naila.events import Alert, Capabilities, DeviceStatus, Telemetry
-from naila.fleet import Proposal
+from naila.fleet import MAX_FIELDS, Proposal
 from support.fakes import FakeClock, FakeFleet, FakePublisher
 from support.fleets import FakeDeviceStore
 from support.robots import until
@@ -47,27 +47,35 @@ class Watched:
     out: FakePublisher = field(default_factory=FakePublisher)
 
     def __post_init__(self) -> None:
-        self.registry = Registry(FakeDeviceStore(), self.clock, on_change=self.tell)
-        self.reactions = SpeakingFirst(fleet=self.fleet, stops=self.fleet, publisher=self.out, clock=self.clock)
+        self.registry = Registry(
+            FakeDeviceStore(),
+            self.clock,
+            on_change=self.change,
+            on_measure=self.see,
+        )
+        stops = Stops(self.fleet, self.clock, on_stop=lambda _device_id, _request: None)
+        self.reactions = SpeakingFirst(fleet=self.fleet, stops=stops, publisher=self.out, clock=self.clock)
         self.monitor = Monitor(
             self.rules, registry=self.registry, reactions=self.reactions, publisher=self.out, clock=self.clock
         )
 
-    def tell(self, device_id: str) -> None:
+    def change(self, device_id: str) -> None:
         self.monitor.changed(device_id)
+
+    def see(self, event: Telemetry) -> None:
+        self.monitor.measure(event)
 
     async def declare(self, document: dict[str, Any] | None = LAMP, device_id: str = "lamp") -> Watched:
         event = Capabilities(device_id=device_id, document=document)
-        await WatchedRegistry(self.registry, self.monitor).declare(event)
+        await self.registry.declare(event)
         return self
 
     def measure(self, device_id: str = "lamp", /, **values: float | bool | str) -> list[Alert]:
-        WatchedRegistry(self.registry, self.monitor).measure(Telemetry(device_id=device_id, values=values))
+        self.registry.measure(Telemetry(device_id=device_id, values=values))
         return self.alerts
 
     def status(self, status: str, device_id: str = "lamp") -> None:
-        event = DeviceStatus(device_id=device_id, status=status)
-        WatchedRegistry(self.registry, self.monitor).note_status(event)
+        self.registry.note_status(DeviceStatus(device_id=device_id, status=status))
 
     def later(self, seconds: float) -> list[Alert]:
         for _ in range(int(seconds)):
@@ -378,8 +386,8 @@ async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(devices) == 8
     for kept in devices.values():
         assert len(kept.standing) <= monitoring.MAX_STANDING
-        assert all(len(heard) <= monitoring.MAX_FIELDS for heard in kept.heard.values())
-        assert len(kept.limits) <= monitoring.MAX_FIELDS
+        assert all(len(heard) <= MAX_FIELDS for heard in kept.heard.values())
+        assert len(kept.limits) <= MAX_FIELDS
 
 
 async def test_the_loop_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from naila.events import Action, ActionResult, Outbound, Telemetry
+from naila.events import Action, ActionPending, ActionResult, Confirmation, Telemetry
 from naila.mqtt.device import Device
 from support.brain import ROOT, START_TIMEOUT_S, BrainMaker
 from support.fleets import example
@@ -16,18 +18,31 @@ from support.home_online import HomeOnline
 from support.mosquitto import Mosquitto
 from support.robots import until
 
+T = TypeVar("T")
+
 pytestmark = pytest.mark.broker
 
 RULES = """
 rules:
   - {field: power, above: 12, say: "Power is {value}.", action: {name: switch, arguments: {state: "off"}}}
+  - {field: temperature, above: 60, action: {name: set_brightness, arguments: {level: 10}}}
+"""
+PERMISSIONS = """
+default: allow
+rules:
+  - {effect: confirm, by: [alert], actions: [set_brightness]}
 """
 
 
+async def hears_a(robot: Device, kind: type[T]) -> T:
+    async with asyncio.timeout(20):
+        while not isinstance(event := await robot.hear(), kind):
+            pass
+    return event
+
+
 async def hears(robot: Device) -> Action:
-    event: Outbound | None = None
-    while not isinstance(event, Action):
-        event = await robot.hear()
+    event = await hears_a(robot, Action)
     robot.send(ActionResult(device_id=robot.device_id, id=event.id, ok=True))
     return event
 
@@ -38,6 +53,7 @@ async def test_presses_words_and_alerts_move_the_lamp(
     config = tmp_path / "config"
     shutil.copytree(ROOT / "config", config)
     (config / "monitoring.yaml").write_text(RULES)
+    (config / "permissions.yaml").write_text(PERMISSIONS)
     nothing = str(tmp_path / "none")
     make_brain(broker.port, CONFIG_DIR=str(config), LLM_MODEL_PATH="", MODELS_DIR=nothing).start()
     home = HomeOnline(broker)
@@ -53,5 +69,9 @@ async def test_presses_words_and_alerts_move_the_lamp(
         lamp.send(Telemetry(device_id="lamp", values={"power": 14}))
         assert (await hears(lamp)).arguments == {"state": "off"}
         await home.ear.until_object("naila/ai/alerts", lambda alert: alert["code"] == "telemetry_high")
+        lamp.send(Telemetry(device_id="lamp", values={"temperature": 80}))
+        question = await hears_a(lamp, ActionPending)
+        lamp.send(Confirmation(device_id="lamp", id=question.id, approve=True))
+        assert (await hears(lamp)).arguments == {"level": 10}
         replies = [json.loads(message.payload) for message in home.ear.on("naila/devices/lamp/reply")]
         assert "Power is 14 W." in [reply["text"] for reply in replies]

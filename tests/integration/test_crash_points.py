@@ -153,7 +153,7 @@ async def a_life(
             fleet=dispatcher,
             reader=FakeReader(dict(WORDS)),
             approvals=FakeApprovals(),
-            stops=Stops(dispatcher, clock, on_stop=lambda _device_id, _request_id: None),
+            stops=Stops(dispatcher, clock, on_stop=lambda _device_id, _request: None),
             attention=Attention(clock),
             max_actions=8,
         )
@@ -278,7 +278,7 @@ async def test_a_stop_before_the_end_keeps_the_next_process_from_moving(tmp_path
         waits = await first.send(an_intent("drive", id="q2", device_id="rover"))
         assert waits is not None
         await waits
-        first.mailbox.stop("rover", "s1")
+        first.mailbox.stop("rover", ("rover", "s1"))
     async with a_life(tmp_path) as second:
         await second.replies(2)
         assert second.moves == []

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from naila.events import Reply, Usage
@@ -156,6 +156,7 @@ async def test_everything_survives_a_restart(tmp_path: Path) -> None:
             assert (await memory.recall("r2", "default", None)).facts == (Fact("count", str(number)),)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters()), min_size=6, max_size=6), st.none() | st.text(st.characters()))
 def test_any_text_is_kept_and_only_lone_surrogates_change(words: list[str], user: str | None) -> None:
     def storable(text: str) -> str:

@@ -15,10 +15,10 @@ import pytest
 from naila.errors import StorageError
 from naila.events import Action, Intent, Reply
 from naila.fleet import Outcome, Proposal
-from naila.kept import Begun
+from naila.kept import NOT_KNOWN, Begun
 from naila.memory.conversation_memory import SqliteConversationMemory
 from naila.memory.database import Database
-from naila.memory.inbox import NOT_KNOWN, SqliteInbox
+from naila.memory.inbox import SqliteInbox
 from naila.ports import Turn
 from support.fakes import an_intent
 
@@ -283,3 +283,13 @@ async def test_a_cancelled_caller_takes_nobody_along(inbox: SqliteInbox) -> None
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(not isinstance(result, BaseException) for result in results[1::2])
     assert {found.request.id for found in await inbox.undone()} >= {f"q{number}" for number in range(1, 20, 2)}
+
+
+async def test_the_actions_of_an_alert_are_not_kept_for_an_answer_that_never_comes(
+    inbox: SqliteInbox, database: Database
+) -> None:
+    proposal = drive(by="alert")
+    await inbox.begin(an_action("a1"), proposal)
+    inbox.end(Outcome(proposal=proposal, id="a1", status="done"))
+    rows = await database.run(lambda connection: connection.execute("SELECT count(*) FROM journal").fetchone())
+    assert rows == (0,)

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from naila.errors import EngineFailedError
 from naila.events import FinishReason
 from naila.fleet import ActionSpec, DeviceProfile, DeviceView, FleetView, Outcome
+from naila.inference.gguf import read_header
 from naila.inference.grammar import gbnf
 from naila.inference.sampling import Sampling
 from naila.orchestration.choice import choose
@@ -335,7 +336,7 @@ async def test_every_offer_of_the_example_robots_can_be_held_to(clauses: int) ->
 @pytest.mark.model
 async def test_a_real_model_is_held_to_the_offer(model_path: Path) -> None:
     llm = LlmService(
-        choose=lambda: model_path,
+        choose=lambda: read_header(model_path),
         plan=lambda _: small_plan(n_ctx=2048),
         sampling=Sampling(temperature=0),
         worker="thread",

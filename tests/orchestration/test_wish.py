@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,7 +65,7 @@ class Room:
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[SuspendedWishes]:
         async with Checkpoints(self.path) as checkpoints:
-            yield SuspendedWishes(checkpoints)
+            yield SuspendedWishes(checkpoints, checkpoints.threads)
 
     async def begin(self, *names: str) -> Wish:
         return await carry_out(a_wish(*names), performer(self.fleet))
@@ -226,6 +227,55 @@ async def test_an_ended_wish_leaves_nothing(room: Room) -> None:
         assert [found async for found in suspended.found()] == []
 
 
+def spoilt(column: str, table: str, spoil: Callable[[bytes], bytes]) -> Callable[[sqlite3.Connection], None]:
+    def work(connection: sqlite3.Connection) -> None:
+        rows = connection.execute(f"SELECT rowid, {column} FROM {table} WHERE thread_id = 'r2/q1'").fetchall()  # noqa: S608 - constants
+        assert rows
+        for row, value in rows:
+            data = spoil(value.encode() if isinstance(value, str) else value)
+            stored = data if isinstance(value, bytes) else data.decode("latin-1")
+            connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (stored, row))  # noqa: S608 - constants
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        spoilt("checkpoint", "checkpoints", lambda data: data[:-20]),
+        spoilt("checkpoint", "checkpoints", lambda data: data.replace(b'"left"', b'"lift"')),
+        spoilt("metadata", "checkpoints", lambda _: b"{"),
+        spoilt("type", "checkpoints", lambda _: b"pickle of another age"),
+        spoilt("value", "writes", lambda _: b"\xc1"),
+    ],
+    ids=["cut", "another version", "metadata", "type", "writes"],
+)
+async def test_a_wish_that_cannot_be_read_is_left_out_alone(
+    room: Room, damage: Callable[[sqlite3.Connection], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = await room.begin("a"), await room.begin("b")
+    second = replace(second, request=an_intent("do it", id="q2"))
+    async with room.alive() as suspended:
+        await suspended.suspend(first)
+        await suspended.suspend(second)
+    with sqlite3.connect(room.path) as connection:
+        damage(connection)
+    connection.close()
+    async with room.alive() as suspended:
+        assert [wish async for wish, _ in suspended.found()] == [second]
+        assert "r2/q1" in caplog.text
+        # Its request may be asked again.
+        await suspended.suspend(first)
+        assert [wish async for wish, _ in suspended.found()] == [first, second]
+
+
+async def test_wishes_that_cannot_be_read_at_all_are_a_storage_error(room: Room) -> None:
+    async with room.alive() as suspended:
+        pass
+    with pytest.raises(StorageError):
+        assert [found async for found in suspended.found()]
+
+
 async def test_the_file_is_its_owners_only(room: Room) -> None:
     async with room.alive():
         assert room.path.stat().st_mode & 0o777 == 0o600
@@ -309,7 +359,7 @@ def test_what_is_only_of_this_process_is_left_out() -> None:
 
 @pytest.mark.parametrize("text", ["{}", "[]", "3", '{"request": {"id": 1}}', "null", "nonsense"])
 def test_what_is_no_wish_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"wish|Expecting"):
+    with pytest.raises(ValueError, match=r"wish|object|Expecting"):
         read_wish(text)
 
 

@@ -119,7 +119,7 @@ class Mailbox:
         self._running: dict[str, Waiting] = {}
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._open: dict[Key, Waiting] = {}
-        self._urgent: OrderedDict[str, None] = OrderedDict()
+        self._urgent: OrderedDict[Key, None] = OrderedDict()
         self._aside: set[asyncio.Task[None]] = set()
         self._errands: set[asyncio.Task[None]] = set()
         self._turn_s = TYPICAL_TURN_S
@@ -185,18 +185,18 @@ class Mailbox:
             return None
         return self._enqueue(event, self._clock.monotonic() if received_at is None else received_at, is_old=is_old)
 
-    def stop(self, device_id: str | None, request_id: str) -> None:
+    def stop(self, device_id: str | None, request: Key) -> None:
         """After an emergency stop: end what is being answered to the device, or to all; never waits.
 
         Args:
             device_id: which device; None: all.
-            request_id: the request that said stop, which goes on, or is still to come and then waits for nobody.
+            request: the request that said stop, which goes on, or is still to come and then waits for nobody.
         """
-        self._urgent[request_id] = None
+        self._urgent[request] = None
         if len(self._urgent) > MAX_URGENT:
             self._urgent.popitem(last=False)
         for waiting in list(self._running.values()):
-            if waiting.intent.id != request_id and device_id in {None, waiting.intent.device_id}:
+            if waiting.key != request and device_id in {None, waiting.intent.device_id}:
                 waiting.cancellation.cancel()
         # A process after this one knows nothing of the stop.
         self._inbox.outdate()
@@ -276,7 +276,7 @@ class Mailbox:
         if self._closed:
             waiting.kept.cancel()  # the broker brings it to the next process
             return waiting.kept
-        if intent.id in self._urgent and self._group is not None and not self._stopping:
+        if key in self._urgent and self._group is not None and not self._stopping:
             self._open[key] = waiting
             task = self._group.create_task(self._answer_aside(waiting), name=f"stop {intent.id} of {intent.device_id}")
             self._aside.add(task)
@@ -334,9 +334,7 @@ class Mailbox:
         queue = self._queues.get(cancel.device_id, deque())
         for waiting in [waiting for waiting in queue if cancel.id in {None, waiting.intent.id}]:
             queue.remove(waiting)
-            reply = self._cancelled(waiting)
-            self._outbox.decide(waiting.intent, reply)
-            self._run_errand(self._tell(waiting, reply), f"cancelling {waiting.intent.id} of {cancel.device_id}")
+            self._run_errand(self._tell_cancelled(waiting), f"cancelling {waiting.intent.id} of {cancel.device_id}")
         running = self._running.get(cancel.device_id)
         if running is not None and cancel.id in {None, running.intent.id}:
             running.cancellation.cancel()
@@ -419,10 +417,15 @@ class Mailbox:
         wish = Wish(request=waiting.intent, left=begun.left, outcomes=begun.outcomes, ended=True)
         return await self._turns.conclude(wish, cancellation=waiting.cancellation, received_at=waiting.received_at)
 
-    async def _tell(self, waiting: Waiting, reply: Reply) -> None:
+    async def _tell_cancelled(self, waiting: Waiting) -> None:
+        """Answer a request that will have no turn; what it was answered or has moved before stands."""
+        reply = self._cancelled(waiting)
         try:
-            await waiting.kept
-            await self._outbox.give(waiting.intent, reply)
+            known = await waiting.kept
+            if known.reply is not None or known.begun is not None:
+                await self._answer(waiting, known)
+            else:
+                await self._outbox.give(waiting.intent, reply)
         finally:
             self._open.pop(waiting.key, None)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from naila.agents.attention import Attention
 from naila.agents.stops import Stops
@@ -112,9 +113,11 @@ class Orchestrator:
     async def _handle(
         self, intent: Intent, cancellation: Cancellation, received_at: float, *, is_old: bool
     ) -> Reply | None:
+        self._check_persona(intent)
         loop = asyncio.get_running_loop()
+        context = self._context(intent, cancellation, received_at, is_old=is_old)
         patience = loop.call_later(self._timeout_s, cancellation.cancel, "deadline")
-        context = self._context(intent, cancellation, received_at, is_old=is_old, unhurried=patience.cancel)
+        context = replace(context, unhurried=patience.cancel)
         expiry: asyncio.TimerHandle | None = None
         try:
             if intent.expires_in_ms is not None:
@@ -167,6 +170,7 @@ class Orchestrator:
         It only saves time, so a failure is not worth more than a line for whoever debugs.
         """
         try:
+            self._check_persona(intent)
             context = self._context(intent, Cancellation(), self._clock.monotonic())
             async with asyncio.timeout(self._timeout_s):
                 await self._reading.ainvoke({"request": intent}, context=context)
@@ -180,10 +184,10 @@ class Orchestrator:
         received_at: float,
         *,
         is_old: bool = False,
-        unhurried: Callable[[], None] = lambda: None,
     ) -> TurnContext:
         return TurnContext(
-            persona=self._persona(intent),
+            # What was begun is ended, though a restart may have taken the persona that it began with.
+            persona=self._personas.get(intent.persona or "", self._default),
             phrasebook=self._phrasebook,
             world=self._world,
             model=self._model,
@@ -206,20 +210,17 @@ class Orchestrator:
             stopped=lambda device_id: self._stops.stopped_since(device_id, received_at),
             just_stopped=lambda device_id: self._stops.stopped_just_before(device_id, received_at),
             is_old=is_old,
-            unhurried=unhurried,
+            unhurried=lambda: None,
         )
 
-    def _persona(self, intent: Intent) -> Persona:
-        if intent.persona is None:
-            return self._default
-        if intent.persona not in self._personas:
+    def _check_persona(self, intent: Intent) -> None:
+        if intent.persona is not None and intent.persona not in self._personas:
             raise ContractError(
                 "bad_payload",
                 f"persona: {intent.persona!r} is not known, only {', '.join(sorted(self._personas))}",
                 device_id=intent.device_id,
                 request_id=intent.id,
             )
-        return self._personas[intent.persona]
 
     def _time_left(self, intent: Intent, context: TurnContext) -> float:
         """Return for how long the answer is still wanted."""

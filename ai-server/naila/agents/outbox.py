@@ -83,13 +83,11 @@ class Outbox:
         """Send a refusal as the last word."""
         self.send(request, ErrorNotice(device_id=request.device_id, code=code, message=message, id=request.id))
 
-    def send_again(self, key: Key) -> bool:
-        """Send what is owed to a request once more; false where nothing is."""
-        request, answer = self._owed.get(key, (None, None))
-        if request is None or answer is None:
-            return False
-        self._publisher.publish(answer, to=request)
-        return True
+    def send_again(self, key: Key) -> None:
+        """Send what is owed to a request once more, if anything is."""
+        if (owed := self._owed.get(key)) is not None:
+            request, answer = owed
+            self._publisher.publish(answer, to=request)
 
     def forget(self, key: Key) -> None:
         """Owe a request nothing any more."""

@@ -19,10 +19,10 @@ class Stops:
     Args:
         fleet: sends the stop.
         clock: the time.
-        on_stop: called after each, with the device, or None for all, and the request that it came from.
+        on_stop: called after each, with the device, or None for all, and the speaker and id of the request.
     """
 
-    def __init__(self, fleet: Fleet, clock: Clock, *, on_stop: Callable[[str | None, str], None]) -> None:
+    def __init__(self, fleet: Fleet, clock: Clock, *, on_stop: Callable[[str | None, tuple[str, str]], None]) -> None:
         self._fleet = fleet
         self._clock = clock
         self._on_stop = on_stop
@@ -37,7 +37,7 @@ class Stops:
             sent = self._fleet.stop(device_id, request_id=request_id, speaker=speaker)
         finally:
             self._remember(device_id, (speaker, request_id), sent)
-            self._on_stop(device_id, request_id)
+            self._on_stop(device_id, (speaker, request_id))
         return sent
 
     def told(self, speaker: str, request_id: str) -> tuple[str, ...]:

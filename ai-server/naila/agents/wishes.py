@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
 from naila.errors import ContractError, StorageError
-from naila.events import Confirmation, Intent, Reply
+from naila.events import DEFAULT_CONVERSATION, Confirmation, Intent, Reply
 from naila.fleet import Pending
 from naila.orchestration.wanted import Wish
-from naila.orchestration.wish import Answer, Performer, SuspendedWishes, interrupted, not_approved
+from naila.orchestration.wish import FAILED, Answer, Performer, SuspendedWishes, interrupted, not_approved
 from naila.ports import Cancellation, Clock, ConversationMemory, Fleet
 
 MAX_EARLY: Final = 256
@@ -63,6 +63,7 @@ class Wishes:
         memory: knows what was answered before a restart.
         deliver: publishes the reply to a request.
         clock: the time.
+        on_approved: told of an approved action that an alert wanted: no request waits for it.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Wishes:
         memory: ConversationMemory,
         deliver: Callable[[Intent, Reply], None],
         clock: Clock,
+        on_approved: Callable[[Pending], None] = lambda _: None,
     ) -> None:
         self._fleet = fleet
         self._suspended = suspended
@@ -81,6 +83,7 @@ class Wishes:
         self._memory = memory
         self._deliver = deliver
         self._clock = clock
+        self._on_approved = on_approved
         self._open: dict[Key, _Waiting] = {}
         self._group: asyncio.TaskGroup | None = None
         self._stopped = asyncio.Event()
@@ -93,13 +96,11 @@ class Wishes:
         """Whether a request waits for a person, or is being carried out after that."""
         return (device_id, request_id) in self._open
 
-    @property
-    def waiting(self) -> int:
-        """How many requests wait."""
-        return len(self._open)
-
     def awaited(self, request: Intent) -> tuple[Pending, ...]:
-        """Return what waits for a person in the conversation of a request, oldest first."""
+        """Return what waits for a person in the conversation of a request, oldest first.
+
+        What an alert wants is asked in the device's own conversation, like what it makes the device say.
+        """
         mine = {
             waiting.pending_id
             for waiting in self._open.values()
@@ -107,7 +108,12 @@ class Wishes:
             and waiting.wish.request.device_id == request.device_id
             and waiting.wish.request.conversation_id == request.conversation_id
         }
-        return tuple(pending for pending in self._fleet.pending(request.device_id) if pending.id in mine)
+        is_own = request.conversation_id == DEFAULT_CONVERSATION
+        return tuple(
+            pending
+            for pending in self._fleet.pending(request.device_id)
+            if pending.id in mine or (is_own and pending.proposal.by == "alert")
+        )
 
     async def suspend(self, wish: Wish) -> None:
         """Keep a wish that waits.
@@ -131,12 +137,15 @@ class Wishes:
         if waiting is not None and mine:
             waiting.is_asked = True
         try:
-            await self._fleet.settle(device_id, pending_id, approve=approve)
+            pending = await self._fleet.settle(device_id, pending_id, approve=approve)
         except ContractError:
             if waiting is not None and mine and not waiting.goes_on:
-                self._go_on(waiting, "lost" if approve else "denied")
+                self._go_on(waiting, "unheard" if approve else "denied")
             raise
-        if waiting is None:
+        if pending.proposal.by == "alert":
+            if approve:
+                self._on_approved(pending)
+        elif waiting is None:
             self._early[pending_id] = "approved" if approve else "denied"
             if len(self._early) > MAX_EARLY:
                 del self._early[next(iter(self._early))]
@@ -176,7 +185,7 @@ class Wishes:
         """
         try:
             found = [each async for each in self._suspended.found()]
-        except (StorageError, ValueError):
+        except StorageError:
             log.exception("the requests that waited for a person cannot be read")
             return
         for wish, waits in found:
@@ -241,6 +250,9 @@ class Wishes:
         self._start(waiting, self._resume(waiting, answer))
 
     def _start(self, waiting: _Waiting, work: Coroutine[object, object, None]) -> None:
+        if self._stopped.is_set():
+            work.close()  # the next process finds it as it is on disk
+            return
         waiting.goes_on = True
         request = waiting.wish.request
         name = f"wish {request.id} of {request.device_id}"
@@ -264,7 +276,7 @@ class Wishes:
         except Exception:
             # The reply must not be lost with the graph; nobody knows how far it came.
             log.exception("the wish %s of %s failed", request.id, request.device_id)
-            wish = interrupted(waiting.wish) if answer == "approved" else not_approved(waiting.wish, answer)
+            wish = interrupted(waiting.wish, FAILED) if answer == "approved" else not_approved(waiting.wish, answer)
         if wish.pending is not None:
             waiting.wish, waiting.goes_on, waiting.is_asked = wish, False, False
             self._look(waiting)

@@ -7,7 +7,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -21,6 +20,7 @@ from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMet
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from naila.errors import StorageError
+from naila.memory.database_file import check, is_damage, make_private, move_aside
 
 BUSY_TIMEOUT_MS: Final = 5000
 
@@ -46,9 +46,10 @@ class Checkpoints(AsyncSqliteSaver):
             await self._open()
         except sqlite3.DatabaseError as exc:
             await self.conn.close()
-            if getattr(exc, "sqlite_errorcode", 0) & 0xFF not in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            if not is_damage(exc):
                 raise StorageError(f"{self._path}: {exc}") from exc
-            self._move_aside(exc)
+            aside = move_aside(self._path)
+            _log.error("%s is damaged (%s) and was moved to %s: what waited for a yes is lost", self._path, exc, aside)
             self.conn = aiosqlite.connect(self._path, isolation_level=None)
             await self._open()
         except OSError as exc:
@@ -95,6 +96,16 @@ class Checkpoints(AsyncSqliteSaver):
         with self._explained():
             return await super().aget_tuple(config)
 
+    async def threads(self) -> Sequence[str]:
+        """Return the names of all threads.
+
+        Raises:
+            StorageError: SQLite refused.
+        """
+        with self._explained():
+            rows = await self.conn.execute_fetchall("SELECT DISTINCT thread_id FROM checkpoints ORDER BY thread_id")
+        return [name for (name,) in rows]
+
     async def adelete_thread(self, thread_id: str) -> None:
         """Forget a thread.
 
@@ -112,23 +123,11 @@ class Checkpoints(AsyncSqliteSaver):
             raise StorageError(f"{self._path}: {exc}") from exc
 
     async def _open(self) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        make_private(self._path)
         await self.conn
         for pragma in (f"busy_timeout = {BUSY_TIMEOUT_MS}", "synchronous = FULL", "secure_delete = ON"):
             await self.conn.execute(f"PRAGMA {pragma}")
         await self.setup()
         async with self.conn.execute("PRAGMA quick_check(1)") as rows:
             verdict = await rows.fetchone()
-        if verdict is None or verdict[0] != "ok":
-            damage = sqlite3.DatabaseError(str(verdict))
-            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise damage
-
-    def _move_aside(self, damage: sqlite3.DatabaseError) -> None:
-        stem = f"{self._path.name}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        for suffix in ("", "-wal", "-shm"):
-            part = self._path.with_name(self._path.name + suffix)
-            if part.exists():
-                part.rename(self._path.with_name(stem + suffix))
-        _log.error("%s is damaged (%s) and was moved to %s: what waited for a yes is lost", self._path, damage, stem)
+        check(verdict[0] if verdict is not None else verdict)

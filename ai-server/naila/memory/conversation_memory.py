@@ -6,21 +6,19 @@ Every statement names the device, so that no device sees another's conversation,
 from __future__ import annotations
 
 import logging
-import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from naila.events import Reply
-from naila.memory.database import Database
+from naila.memory.database import Database, storable
 from naila.memory.overview import DeviceMemory, Forgotten, PersonalFact, RememberedDevice
-from naila.memory.stored_reply import dump_reply, keep_reply, load_reply
+from naila.memory.stored_reply import dump_reply, keep_reply, reply_to
 from naila.ports import Fact, Recollection, Turn
 
 _log = logging.getLogger(__name__)
 
-_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _TURN: Final = "device_id, conversation_id, request_id, user_id, user_text, note, reply_text, intent, source, said_at"
 
 
@@ -62,7 +60,7 @@ class SqliteConversationMemory:
         Raises:
             StorageError: the database cannot be read.
         """
-        device, conversation, user = _storable(device_id), _storable(conversation_id), _person(user_id)
+        device, conversation, user = storable(device_id), storable(conversation_id), _person(user_id)
 
         def work(connection: sqlite3.Connection) -> Recollection:
             total = _next_position(connection, device, conversation)
@@ -84,9 +82,9 @@ class SqliteConversationMemory:
         Raises:
             StorageError: the database cannot be written.
         """
-        device, conversation = _storable(turn.device_id), _storable(turn.conversation_id)
-        request, user = _storable(turn.request_id), _person(turn.user_id)
-        words = [_storable(part) for part in (turn.user_text, turn.note, turn.reply_text, turn.intent, turn.source)]
+        device, conversation = storable(turn.device_id), storable(turn.conversation_id)
+        request, user = storable(turn.request_id), _person(turn.user_id)
+        words = [storable(part) for part in (turn.user_text, turn.note, turn.reply_text, turn.intent, turn.source)]
         said_at = turn.said_at.astimezone(UTC).isoformat()
         document = dump_reply(reply)
         now = self._now()
@@ -117,21 +115,8 @@ class SqliteConversationMemory:
         Raises:
             StorageError: the database cannot be read.
         """
-        key = (_storable(device_id), _storable(request_id), self._oldest(self._now()))
-
-        def work(connection: sqlite3.Connection) -> str | None:
-            row = connection.execute(
-                "SELECT reply FROM replies WHERE device_id = ? AND request_id = ? AND answered_at >= ?", key
-            ).fetchone()
-            return None if row is None else str(row[0])
-
-        document = await self._database.read(work)
-        try:
-            return None if document is None else load_reply(document)
-        except (ValueError, TypeError, AttributeError) as exc:
-            # Answering once more is better than never answering this request again.
-            _log.warning("the stored reply to %s of %s cannot be read: %s", request_id, device_id, exc)
-            return None
+        key, oldest = (storable(device_id), storable(request_id)), self._oldest(self._now())
+        return await self._database.read(lambda connection: reply_to(connection, key, oldest))
 
     async def devices(self) -> tuple[RememberedDevice, ...]:
         """List the devices of which anything is remembered, by name.
@@ -166,7 +151,7 @@ class SqliteConversationMemory:
         Raises:
             StorageError: the database cannot be read.
         """
-        device = _storable(device_id)
+        device = storable(device_id)
 
         def work(connection: sqlite3.Connection) -> DeviceMemory:
             turns = connection.execute(
@@ -193,8 +178,8 @@ class SqliteConversationMemory:
         Raises:
             StorageError: the database cannot be written, or traces could not be removed yet.
         """
-        device = _storable(device_id)
-        conversation = None if conversation_id is None else _storable(conversation_id)
+        device = storable(device_id)
+        conversation = None if conversation_id is None else storable(conversation_id)
 
         def work(connection: sqlite3.Connection) -> Forgotten:
             chosen = "WHERE device_id = ?1 AND (?2 IS NULL OR conversation_id = ?2)"
@@ -275,7 +260,7 @@ def _next_position(connection: sqlite3.Connection, device: str, conversation: st
 
 def _keep(connection: sqlite3.Connection, device: str, user: str | None, fact: Fact) -> None:
     """Replace a fact where it stands, so that what is known of a person keeps its order."""
-    key, value = _storable(fact.key), _storable(fact.value)
+    key, value = storable(fact.key), storable(fact.value)
     replaced = connection.execute(
         "UPDATE facts SET value = ? WHERE device_id = ? AND user_id IS ? AND key = ?", (value, device, user, key)
     )
@@ -302,9 +287,4 @@ def _turn(row: Sequence[Any]) -> Turn:
 
 
 def _person(user_id: str | None) -> str | None:
-    return None if user_id is None else _storable(user_id)
-
-
-def _storable(text: str) -> str:
-    """Replace lone surrogates, which are no characters, have no UTF-8 form and would make SQLite refuse the row."""
-    return _LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return None if user_id is None else storable(user_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import re
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
 
 from naila.errors import StorageError
+from naila.memory.database_file import check, is_damage, make_private, move_aside, primary_code
 from naila.memory.migrations import MIGRATIONS, Migration, migrate
 from naila.memory.shared_commit import SharedCommit
 
@@ -28,8 +29,8 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 IN_MEMORY: Final = Path(":memory:")
-_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FIXES: Final = {
     sqlite3.SQLITE_BUSY: "another process holds its lock: stop that process, or set MEMORY_PATH to another file",
     sqlite3.SQLITE_LOCKED: "another process holds its lock: stop that process, or set MEMORY_PATH to another file",
@@ -213,9 +214,17 @@ class Database:
             try:
                 self._connection = self._connect()
             except sqlite3.DatabaseError as exc:
-                if not self._move_corrupt or _primary_code(exc) not in _CORRUPT:
+                if not self._move_corrupt or not is_damage(exc):
                     raise
-                self._move_aside(exc)
+                aside = move_aside(self.path, self._now())
+                _log.error(
+                    "THE DATABASE IS DAMAGED: %s (%s). It was moved to %s and a new one was begun: what was remembered "
+                    "until now is only in the old file. `sqlite3 %s .recover` may bring it back.",
+                    self.path,
+                    exc,
+                    aside,
+                    aside,
+                )
                 self._create()
                 self._connection = self._connect()
         except sqlite3.Error as exc:
@@ -231,11 +240,8 @@ class Database:
             ) from exc
 
     def _create(self) -> None:
-        """Make the file where it is missing: SQLite would make it readable for everybody."""
-        if self.path == IN_MEMORY:
-            return
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if self.path != IN_MEMORY:
+            make_private(self.path)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None)
@@ -245,10 +251,7 @@ class Database:
             self._switch_to_wal(connection)
             self._set_up(connection)
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                damage = sqlite3.DatabaseError(verdict)
-                damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-                raise damage
+            check(verdict)
             migrate(connection, self._steps)
         except BaseException:
             connection.close()
@@ -267,27 +270,11 @@ class Database:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as exc:
-                if _primary_code(exc) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                if primary_code(exc) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                     raise
                 time.sleep(0.01)
             else:
                 return
-
-    def _move_aside(self, damage: sqlite3.DatabaseError) -> None:
-        stem = f"{self.path.name}.corrupt-{self._now():%Y%m%dT%H%M%S%f}"
-        # The log beside a database is found by its name: together they can still be looked into.
-        for suffix in ("", "-wal", "-shm"):
-            part = self.path.with_name(self.path.name + suffix)
-            if part.exists():
-                part.rename(self.path.with_name(stem + suffix))
-        _log.error(
-            "THE DATABASE IS DAMAGED: %s (%s). It was moved to %s and a new one was begun: what was remembered until "
-            "now is only in the old file. `sqlite3 %s .recover` may bring it back.",
-            self.path,
-            damage,
-            self.path.with_name(stem),
-            self.path.with_name(stem),
-        )
 
     def _transaction(self, begin: str, work: Work[T], connection: sqlite3.Connection | None = None) -> T:
         connection = connection or self._opened()
@@ -330,10 +317,10 @@ class Database:
         return self._connection
 
     def _explained(self, exc: sqlite3.Error) -> StorageError:
-        fix = _FIXES.get(_primary_code(exc), "")
+        fix = _FIXES.get(primary_code(exc), "")
         return StorageError(f"{self.path}: {exc}{': ' if fix else ''}{fix}")
 
 
-def _primary_code(exc: sqlite3.Error) -> int:
-    """Return SQLite's error code without its extension, 0 where the error is Python's own."""
-    return int(getattr(exc, "sqlite_errorcode", 0) or 0) & 0xFF
+def storable(text: str) -> str:
+    """Replace lone surrogates, which are no characters, have no UTF-8 form and would make SQLite refuse the row."""
+    return _LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -6,13 +6,14 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from naila.errors import StorageError
 from naila.events import JsonValue
-from naila.fleet import Pending, Proposal, Sighting
+from naila.fleet import Pending, Sighting
+from naila.kept import from_json, proposal_fields, proposal_from, to_json
 from naila.memory.database import Database
 
 _log = logging.getLogger(__name__)
@@ -149,9 +150,7 @@ class SqliteDeviceStore:
         Raises:
             StorageError: the database cannot be written, or the action has no JSON.
         """
-        # A moment on the monotonic clock means nothing to the next process: `expires_at` counts.
-        names = [field.name for field in fields(Proposal) if field.name not in {"expires_at_monotonic", "later"}]
-        proposal = {name: getattr(pending.proposal, name) for name in names}
+        proposal = proposal_fields(pending.proposal)
         text = _dump({"proposal": proposal, "question": pending.question, "expires_at": pending.expires_at})
         oldest = (self._now() - SETTLED_KEPT).astimezone(UTC).isoformat()
 
@@ -187,15 +186,9 @@ class SqliteDeviceStore:
 
 def _dump(value: object) -> str:
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_as_dict)
+        return to_json(value, allow_nan=False)
     except (TypeError, ValueError) as exc:
         raise StorageError(f"what should be kept is no JSON: {exc}") from exc
-
-
-def _as_dict(value: object) -> object:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} has no JSON")
 
 
 def _document(device_id: str, text: str) -> Mapping[str, JsonValue] | None:
@@ -218,10 +211,10 @@ def _sighting(device_id: str, online: int | None, heard_at: str) -> Sighting:
 def _pending(pending_id: str, text: str) -> Pending | None:
     """Read a pending action; one that this NAILA does not understand wholly is none."""
     try:
-        values = json.loads(text)
+        values = from_json(text)
         return Pending(
             id=pending_id,
-            proposal=Proposal(**values["proposal"]),
+            proposal=proposal_from(values["proposal"], whole=True),
             question=values["question"],
             expires_at=values["expires_at"],
         )

@@ -17,22 +17,25 @@ from typing import Final, Literal
 from naila.errors import StorageError
 from naila.events import Action, Intent, Reply
 from naila.fleet import Outcome, Proposal
-from naila.kept import Begun, KeptRequest
-from naila.memory.database import Database
-from naila.memory.stored_reply import dump_reply, keep_reply, load_reply
-from naila.memory.stored_request import (
-    dump_outcome,
-    dump_proposal,
-    dump_request,
-    load_outcome,
-    load_proposal,
-    load_request,
+from naila.kept import (
+    NOT_KNOWN,
+    Begun,
+    KeptRequest,
+    from_json,
+    outcome_fields,
+    outcome_from,
+    proposal_fields,
+    proposal_from,
+    request_fields,
+    request_from,
+    to_json,
 )
+from naila.memory.database import Database, storable
+from naila.memory.stored_reply import dump_reply, keep_reply, reply_to
 
 _log = logging.getLogger(__name__)
 
 _MAX_ANSWERED: Final = 1024
-NOT_KNOWN: Final = "the brain restarted before it was known what became of it"
 
 State = Literal["waiting", "acting", "answered"]
 Wanted = Literal["drop", "retry"]
@@ -91,11 +94,11 @@ class SqliteInbox:
         Raises:
             StorageError: the database cannot be written.
         """
-        key, text = (request.device_id, request.id), dump_request(request)
+        key, text = (request.device_id, request.id), to_json(request_fields(request))
         now, oldest = self._now().timestamp(), self._oldest()
 
         def work(connection: sqlite3.Connection) -> KeptRequest:
-            reply = _reply_to(connection, key, oldest)
+            reply = reply_to(connection, key, oldest)
             if reply is None:
                 connection.execute(
                     "INSERT INTO inbox (device_id, request_id, request, received_at, is_old) VALUES (?, ?, ?, ?, ?) "
@@ -122,7 +125,7 @@ class SqliteInbox:
                     request=request,
                     # A clock that was set back tells nothing.
                     age_s=None if is_old or now < received_at else now - received_at,
-                    reply=_reply_to(connection, (request.device_id, request.id), oldest),
+                    reply=reply_to(connection, (request.device_id, request.id), oldest),
                     begun=_begun(connection, (request.device_id, request.id), oldest),
                 )
                 for text, received_at, is_old in rows
@@ -165,8 +168,9 @@ class SqliteInbox:
         Raises:
             StorageError: the database cannot be written: the action must not be sent.
         """
-        key = (_storable(proposal.speaker), _storable(proposal.request_id))
-        row = (*key, action.id, dump_proposal(proposal), self._now().timestamp())
+        key = (storable(proposal.speaker), storable(proposal.request_id))
+        document = proposal_fields(proposal) | {"later": [proposal_fields(each) for each in proposal.later]}
+        row = (*key, action.id, to_json(document), self._now().timestamp())
         oldest = self._oldest()
 
         def work(connection: sqlite3.Connection) -> None:
@@ -179,7 +183,12 @@ class SqliteInbox:
 
     def end(self, outcome: Outcome) -> None:
         """Note what became of an action, soon. Never waits, nor raises."""
-        row = (dump_outcome(outcome), outcome.id)
+        if outcome.proposal.by == "alert":  # no answer will ever take it along
+            self._database.post(
+                lambda connection: connection.execute("DELETE FROM journal WHERE action_id = ?", (outcome.id,))
+            )
+            return
+        row = (to_json(outcome_fields(outcome)), outcome.id)
         self._database.post(
             lambda connection: connection.execute("UPDATE journal SET outcome = ? WHERE action_id = ?", row)
         )
@@ -256,28 +265,11 @@ class SqliteInbox:
         return (self._now() - self._max_reply_age).timestamp()
 
 
-def _storable(text: str) -> str:
-    """Replace lone surrogates: whoever proposes may name anything."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def _request(text: str) -> Intent | None:
     try:
-        return load_request(text)
+        return request_from(from_json(text))
     except ValueError as exc:
         _log.warning("a request in the inbox cannot be read: %s", exc)
-        return None
-
-
-def _reply_to(connection: sqlite3.Connection, key: tuple[str, str], oldest: float) -> Reply | None:
-    row = connection.execute(
-        "SELECT reply FROM replies WHERE device_id = ? AND request_id = ? AND answered_at >= ?", (*key, oldest)
-    ).fetchone()
-    try:
-        return None if row is None else load_reply(row[0])
-    except (ValueError, TypeError, AttributeError) as exc:
-        # Answering once more is better than never answering this request again.
-        _log.warning("the stored reply to %s of %s cannot be read: %s", key[1], key[0], exc)
         return None
 
 
@@ -290,11 +282,11 @@ def _begun(connection: sqlite3.Connection, key: tuple[str, str], oldest: float) 
     if not rows:
         return None
     try:
-        actions = [(action_id, load_proposal(proposal), outcome) for action_id, proposal, outcome in rows]
+        actions = [(action_id, proposal_from(from_json(proposal)), outcome) for action_id, proposal, outcome in rows]
         outcomes = tuple(
             Outcome(proposal=proposal, id=action_id, status="unanswered", message=NOT_KNOWN)
             if outcome is None
-            else load_outcome(outcome, proposal)
+            else outcome_from(from_json(outcome), proposal)
             for action_id, proposal, outcome in actions
         )
     except ValueError as exc:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from naila.events import ActionOutcome, Reply, Timing, Usage
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -43,6 +46,25 @@ def keep_reply(connection: sqlite3.Connection, key: tuple[str, str, str], docume
     )
     connection.execute("DELETE FROM journal WHERE device_id = ? AND request_id = ?", (key[0], key[2]))
     return bool(kept.rowcount)
+
+
+def reply_to(connection: sqlite3.Connection, key: tuple[str, str], oldest: float) -> Reply | None:
+    """Return what a request was answered, where that is kept.
+
+    Args:
+        connection: in a transaction.
+        key: device, request.
+        oldest: a reply from before this counts for nothing, in seconds since 1970.
+    """
+    row = connection.execute(
+        "SELECT reply FROM replies WHERE device_id = ? AND request_id = ? AND answered_at >= ?", (*key, oldest)
+    ).fetchone()
+    try:
+        return None if row is None else load_reply(row[0])
+    except (ValueError, TypeError, AttributeError) as exc:
+        # Answering once more is better than never answering this request again.
+        _log.warning("the stored reply to %s of %s cannot be read: %s", key[1], key[0], exc)
+        return None
 
 
 def _plain(value: object) -> object:

@@ -9,7 +9,7 @@ from typing import Final
 
 from naila.events import JsonValue
 from naila.fleet import ActionSpec, ParameterSpec
-from naila.orchestration.naming import bound_of, plain, properties_of, required_of, spoken
+from naila.orchestration.naming import bound_of, plain, properties_of, required_of, schema_of, spoken
 
 MISSING: Final = "?"  # the person did not say
 MOST_VALUES: Final = 24
@@ -49,14 +49,9 @@ def parameter_argument(
     name: str, parameter: ParameterSpec, text: str, numbers: Mapping[str, Sequence[float]]
 ) -> Argument:
     """Return the value of a parameter as it may be filled for a text."""
-    schema: dict[str, JsonValue] = {"type": parameter.type}
-    if parameter.minimum is not None:
-        schema["minimum"] = parameter.minimum
-    if parameter.maximum is not None:
-        schema["maximum"] = parameter.maximum
-    if parameter.enum:
-        schema["enum"] = list(parameter.enum)
-    return _argument(schema, is_required=True, text=text, numbers=numbers.get(name) or numbers.get("value") or ())
+    return _argument(
+        schema_of(parameter), is_required=True, text=text, numbers=numbers.get(name) or numbers.get("value") or ()
+    )
 
 
 def _argument(schema: Mapping[str, JsonValue], is_required: bool, text: str, numbers: Sequence[float]) -> Argument:

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
-from naila.events import Intent
-from naila.fleet import Outcome, Proposal
+from naila.fleet import Outcome
+from naila.kept import (
+    from_json,
+    outcome_fields,
+    outcome_from,
+    proposal_fields,
+    proposal_from,
+    request_fields,
+    request_from,
+    to_json,
+)
 from naila.orchestration.wanted import Wish
 from naila.understanding.reading import Doubtful
 
 
 def write_wish(wish: Wish) -> str:
     """Return the JSON of a wish. Monotonic times mean nothing to another process and are left out."""
-    document = asdict(wish)
-    document["request"]["correlation_data"] = _hex(wish.request.correlation_data)
-    for proposal in (*document["left"], *(outcome["proposal"] for outcome in _outcomes(document))):
-        proposal["expires_at_monotonic"] = None
-        del proposal["later"]
-    return json.dumps(document)
+    return to_json(
+        {
+            "request": request_fields(wish.request),
+            "left": [proposal_fields(proposal) for proposal in wish.left],
+            "outcomes": [_outcome_fields(outcome) for outcome in wish.outcomes],
+            "pending": None if wish.pending is None else _outcome_fields(wish.pending),
+            "doubtful": None if wish.doubtful is None else asdict(wish.doubtful),
+            "ended": wish.ended,
+        }
+    )
 
 
 def read_wish(text: str) -> Wish:
@@ -28,16 +40,14 @@ def read_wish(text: str) -> Wish:
     Raises:
         ValueError: it is none, or another version's.
     """
-    document: dict[str, Any] = json.loads(text)
+    document = from_json(text)
     try:
-        request = document["request"]
-        correlation = request.pop("correlation_data")
-        doubtful = document["doubtful"]
+        pending, doubtful = document["pending"], document["doubtful"]
         return Wish(
-            request=Intent(**request, correlation_data=None if correlation is None else bytes.fromhex(correlation)),
-            left=tuple(Proposal(**proposal) for proposal in document["left"]),
+            request=request_from(document["request"], whole=True),
+            left=tuple(proposal_from(proposal, whole=True) for proposal in document["left"]),
             outcomes=tuple(map(_outcome, document["outcomes"])),
-            pending=None if document["pending"] is None else _outcome(document["pending"]),
+            pending=None if pending is None else _outcome(pending),
             doubtful=None if doubtful is None else _doubtful(doubtful),
             ended=document["ended"],
         )
@@ -45,13 +55,12 @@ def read_wish(text: str) -> Wish:
         raise ValueError(f"no wish of this version: {exc!r}") from exc
 
 
-def _outcomes(document: dict[str, Any]) -> list[dict[str, Any]]:
-    pending = document["pending"]
-    return [*document["outcomes"], *([pending] if pending is not None else [])]
+def _outcome_fields(outcome: Outcome) -> dict[str, object]:
+    return outcome_fields(outcome) | {"proposal": proposal_fields(outcome.proposal)}
 
 
 def _outcome(document: dict[str, Any]) -> Outcome:
-    return Outcome(**{**document, "proposal": Proposal(**document["proposal"])})
+    return outcome_from(document, proposal_from(document["proposal"], whole=True), whole=True)
 
 
 def _doubtful(document: dict[str, Any]) -> Doubtful:
@@ -60,7 +69,3 @@ def _doubtful(document: dict[str, Any]) -> Doubtful:
         numbers={name: tuple(values) for name, values in document["numbers"].items()},
         clauses=document["clauses"],
     )
-
-
-def _hex(data: bytes | None) -> str | None:
-    return None if data is None else data.hex()

@@ -18,7 +18,7 @@ from naila.fleet import SET_PARAMETER, ActionSpec, DeviceProfile, FleetView, Par
 NAME_CHARS: Final = 64
 WORDS_CHARS: Final = 160
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_TIMES: Final = frozenset({"times", "count", "repetitions", "repeats"})
+TIMES: Final = frozenset({"times", "count", "repetitions", "repeats"})
 _OFTEN: Final = {1: "once", 2: "twice"}
 
 
@@ -167,6 +167,17 @@ def parameter_of(view: FleetView, device_id: str | None, name: object) -> Parame
     return found.profile.parameters.get(name) if found is not None and isinstance(name, str) else None
 
 
+def schema_of(parameter: ParameterSpec) -> dict[str, JsonValue]:
+    """Return the JSON Schema of a parameter's value, with its unit."""
+    stated: dict[str, JsonValue] = {
+        "minimum": parameter.minimum,
+        "maximum": parameter.maximum,
+        "enum": list(parameter.enum) or None,
+        "unit": parameter.unit,
+    }
+    return {"type": parameter.type, **{key: value for key, value in stated.items() if value is not None}}
+
+
 def properties_of(spec: ActionSpec | None) -> dict[str, Mapping[str, JsonValue]]:
     """Return the arguments that an action declares, by name."""
     declared = spec.parameters.get("properties") if spec is not None else None
@@ -224,7 +235,7 @@ def deed(view: FleetView, device_id: str, action: str, arguments: Mapping[str, J
         unit = text_of(schema, "unit")
         if isinstance(value, str) and isinstance(schema.get("enum"), list):
             bare.insert(0, named(value, WORDS_CHARS))
-        elif _is_number(value) and name in _TIMES and not unit:
+        elif _is_number(value) and name in TIMES and not unit:
             often = _OFTEN.get(value) if isinstance(value, int) else None
             bare.append(often or f"{value_words(value)} times")
         elif _is_number(value) and unit and name in required_of(spec) and units.count(unit) == 1:

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 from naila.config.patterns import Condition, fold
 from naila.fleet import SET_PARAMETER, DeviceView, FleetView, Reading, TelemetrySpec, is_name
 from naila.orchestration.naming import (
+    allowed_words,
     device_name,
     duration_words,
     listed,
@@ -19,8 +20,8 @@ from naila.orchestration.naming import (
     reading_words,
     room_of,
     rounded,
+    schema_of,
     sentence,
-    span_words,
     spoken,
     value_words,
     with_unit,
@@ -310,11 +311,7 @@ class _Answer:
         else:
             value = value_words(reading.value, spec.unit)
             said = self._say("state_parameter", subject=self._subject(device, name), value=value, when=_when(reading))
-        allowed = span_words(spec.minimum, spec.maximum, spec.unit)
-        if spec.enum:
-            allowed = listed([value_words(value) for value in spec.enum[:20]], "or")
-        elif spec.type == "boolean":
-            allowed = "on or off"
+        allowed = allowed_words(schema_of(spec))
         if not spec.writable or not allowed:
             return said
         return f"{said} {self._say('state_parameter_range', allowed=allowed)}"

@@ -9,6 +9,7 @@ from typing import Final
 from naila.events import JsonValue
 from naila.fleet import SET_PARAMETER, FleetView, Outcome
 from naila.orchestration.naming import (
+    TIMES,
     allowed_words,
     deed,
     device_name,
@@ -19,12 +20,11 @@ from naila.orchestration.naming import (
     quoted,
     raw_words,
     room_of,
+    schema_of,
     sentence,
-    span_words,
     spec_of,
     spoken,
     text_of,
-    value_words,
 )
 from naila.orchestration.patterns import Voice
 from naila.understanding.reading import CannotDo, OpenQuestion, Step
@@ -33,7 +33,6 @@ SHOWN_RESULTS: Final = 6
 REASONS: Final = frozenset(
     {"expired", "rate_limited", "not_confirmed", "device_offline", "unknown_action", "busy"},
 )
-_TIMES: Final = frozenset({"times", "count", "repetitions", "repeats"})
 
 
 def tell(
@@ -183,7 +182,7 @@ def _ask_argument(question: OpenQuestion, argument: str, view: FleetView, voice:
     if description.lower().startswith("how ") and allowed:
         how = description[0].upper() + description[1:]
         return voice.say("ask_how", request_id, {**fields, "how": how})
-    if argument in _TIMES and allowed:
+    if argument in TIMES and allowed:
         return voice.say("ask_times", request_id, fields)
     if isinstance(schema.get("enum"), list) or question.choices or schema.get("type") == "boolean":
         return voice.say("ask_which" if allowed else "ask_open", request_id, fields)
@@ -197,11 +196,9 @@ def _ask_setting(
     parameter = parameter_of(view, question.device_id, name)
     if parameter is None or not isinstance(name, str):
         return voice.say("ask_which" if fields["allowed"] else "ask_again", request_id, fields)
-    allowed = fields["allowed"] or span_words(parameter.minimum, parameter.maximum, parameter.unit)
-    if parameter.enum:
-        allowed = listed([value_words(value) for value in parameter.enum[:20]], "or")
-    elif parameter.type == "boolean":
-        allowed = "on or off"
+    allowed = allowed_words(schema_of(parameter))
+    if not parameter.enum and parameter.type != "boolean":
+        allowed = fields["allowed"] or allowed
     named = {**fields, "argument": spoken(name), "allowed": allowed}
     return sentence(voice.say("ask_value" if allowed else "ask_open", request_id, named))
 

@@ -13,8 +13,10 @@ after a power cut it can still be said truly what was done, what was not, and wh
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, TypedDict
 
@@ -29,14 +31,15 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
-from naila.errors import ErrorCode
+from naila.errors import ErrorCode, StorageError
 from naila.events import Intent
 from naila.fleet import Outcome, OutcomeStatus, Proposal
+from naila.kept import NOT_KNOWN
 from naila.orchestration.kept_wish import read_wish, write_wish
 from naila.orchestration.wanted import Wish
 from naila.ports import Cancellation, Fleet
 
-Answer: TypeAlias = Literal["approved", "denied", "expired", "stopped", "cancelled", "lost"]
+Answer: TypeAlias = Literal["approved", "denied", "expired", "stopped", "cancelled", "lost", "unheard"]
 
 NOT_APPROVED: Final[dict[Answer, tuple[OutcomeStatus, ErrorCode | None, str]]] = {
     "denied": ("refused", "not_confirmed", "it was not approved"),
@@ -44,10 +47,13 @@ NOT_APPROVED: Final[dict[Answer, tuple[OutcomeStatus, ErrorCode | None, str]]] =
     "stopped": ("stopped", None, "an emergency stop came before it was approved"),
     "cancelled": ("refused", "not_confirmed", "the request was cancelled before it was approved"),
     "lost": ("refused", "not_confirmed", "the brain restarted before it was approved"),
+    "unheard": ("refused", "not_confirmed", "the yes came too late, or could not be kept"),
 }
-INTERRUPTED: Final = "the brain restarted before it was known what became of it"
 MAX_NODES: Final = 1000  # LangGraph's own bound; the number of steps is bounded before
+FAILED: Final = "the brain failed before it was known what became of it"
 STOPPED: Final = "an emergency stop came after this was asked"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,10 +123,12 @@ class SuspendedWishes:
 
     Args:
         checkpointer: where they are kept.
+        threads: names those that are; raises StorageError.
     """
 
-    def __init__(self, checkpointer: BaseCheckpointSaver[str]) -> None:
+    def __init__(self, checkpointer: BaseCheckpointSaver[str], threads: Callable[[], Awaitable[Sequence[str]]]) -> None:
         self._checkpointer = checkpointer
+        self._threads = threads
         self._graph = _build(checkpointer)
 
     async def suspend(self, wish: Wish) -> None:
@@ -151,16 +159,25 @@ class SuspendedWishes:
     async def found(self) -> AsyncIterator[tuple[Wish, bool]]:
         """Yield what a process that ended left behind: each wish, and whether it waited for a person.
 
-        One that did not wait was being carried out: what became of its next step is not known.
+        One that did not wait was being carried out: what became of its next step is not known. One that cannot be
+        read is removed: its request is still in the inbox, where it is taken for one that was not answered.
 
         Raises:
             StorageError: the checkpoints cannot be read.
         """
-        threads = {item.config["configurable"]["thread_id"] async for item in self._checkpointer.alist(None)}
-        for thread in sorted(threads):
-            snapshot = await self._graph.aget_state({"configurable": {"thread_id": thread}})
-            if "wish" in snapshot.values:
-                yield read_wish(snapshot.values["wish"]), snapshot.next == ("approval",)
+        for thread in await self._threads():
+            try:
+                snapshot = await self._graph.aget_state({"configurable": {"thread_id": thread}})
+                wish = read_wish(snapshot.values["wish"]) if "wish" in snapshot.values else None
+            except Exception:
+                log.exception(
+                    "what %s wanted waited for a person and cannot be read, so it is forgotten: say it again", thread
+                )
+                with contextlib.suppress(StorageError):
+                    await self._checkpointer.adelete_thread(thread)
+                continue
+            if wish is not None:
+                yield wish, snapshot.next == ("approval",)
 
     async def end(self, request: Intent) -> None:
         """Forget the wish of a request.
@@ -180,12 +197,12 @@ def not_approved(wish: Wish, answer: Answer) -> Wish:
     return replace(wish.with_outcome(outcome), pending=None, ended=True)
 
 
-def interrupted(wish: Wish) -> Wish:
-    """Return the wish as it ends when the process died while a step was being taken."""
+def interrupted(wish: Wish, message: str = NOT_KNOWN) -> Wish:
+    """Return the wish as it ends when the process died, or something failed, while a step was being taken."""
     if not wish.left:
         return replace(wish, ended=True)
     step = wish.pending or Outcome(proposal=wish.left[0], id=wish.request.id, status="unanswered")
-    outcome = replace(step, status="unanswered", message=INTERRUPTED)
+    outcome = replace(step, status="unanswered", message=message)
     return replace(wish.with_outcome(outcome), pending=None, ended=True)
 
 

@@ -60,6 +60,7 @@ async def serve(
         start(house.reactions.run(), "speaking first")
         start(house.monitor.run(), "monitoring")
         start(house.registry.keep_sightings(house.store), "sightings")
+        start(asyncio.to_thread(house.reader.warm_up), "units of measurement")
 
         pulse.enter("models")
         life.push_async_callback(house.service.unload_model)

@@ -29,7 +29,6 @@ from naila.devices.monitoring import Monitor
 from naila.devices.permissions import Permissions
 from naila.devices.registry import Registry
 from naila.devices.speaking_first import SpeakingFirst
-from naila.devices.watched import WatchedRegistry
 from naila.errors import ConfigurationError, StorageError
 from naila.events import Alert, ComponentHealth, Metrics
 from naila.inference.job import EngineLimits
@@ -99,6 +98,7 @@ class House:
     monitor: Monitor
     reactions: SpeakingFirst
     home_assistant: HomeAssistant
+    reader: CommandReader
 
     async def take_up(self) -> None:
         """Take up what is known of the devices, and what waited for a person when the process before this one ended.
@@ -174,7 +174,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
     )
     personas = load_personas(settings.config_dir / "personas")
     service = LlmService(
-        choose=source.choose,
+        choose=lambda: source.choose().header,
         plan=source.plan,
         max_tokens=settings.llm_max_tokens,
         sampling=Sampling(temperature=settings.llm_temperature, top_p=settings.llm_top_p, seed=settings.llm_seed),
@@ -205,7 +205,12 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
     publisher = MeteredPublisher(record, slow_threshold_s=settings.llm_slow_threshold_s)
     keeper = ModelKeeper(service, files=source.files, alert=publisher.publish, on_change=lambda: pulse.changed.set())
     store = SqliteDeviceStore(database)
-    registry = Registry(store, clock, on_change=lambda device_id: device_changed(device_id))
+    registry = Registry(
+        store,
+        clock,
+        on_change=lambda device_id: device_changed(device_id),
+        on_measure=lambda event: monitor.measure(event),
+    )
     home_assistant = HomeAssistant(settings, topics, registry)
     audit = Audit(
         audit_folder(settings.memory_path), max_bytes=settings.audit_max_mb * 1_000_000, keep=settings.audit_keep
@@ -239,12 +244,14 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
     checkpoints = Checkpoints(settings.memory_path.with_name(f"{settings.memory_path.stem}-waiting.db"))
     wishes = Wishes(
         fleet=fleet,
-        suspended=SuspendedWishes(checkpoints),
+        suspended=SuspendedWishes(checkpoints, checkpoints.threads),
         endings=lambda: orchestrator,
         memory=memory,
         deliver=lambda intent, reply: mailbox.deliver(intent, reply),
         clock=clock,
+        on_approved=reactions.approved,
     )
+    reader = CommandReader(load_lexicon(settings.config_dir / "lexicon.yaml"))
     orchestrator = Orchestrator(
         personas=personas,
         persona=settings.persona,
@@ -256,7 +263,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         timeout_s=settings.llm_timeout_s,
         max_tokens=settings.llm_max_tokens,
         fleet=fleet,
-        reader=CommandReader(load_lexicon(settings.config_dir / "lexicon.yaml")),
+        reader=reader,
         approvals=wishes,
         stops=stops,
         attention=Attention(clock),
@@ -273,8 +280,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         suspended=wishes.is_open,
         give_up=wishes.cancel,
     )
-    devices = WatchedRegistry(registry, monitor)
-    intake = Intake(mailbox=mailbox, wishes=wishes, devices=devices, results=dispatcher, stops=stops)
+    intake = Intake(mailbox=mailbox, wishes=wishes, devices=registry, results=dispatcher, stops=stops)
     pulse = Pulse(
         {
             "mqtt": lambda: _link_health(link),
@@ -338,6 +344,7 @@ def build(settings: Settings, supervisor: Supervisor) -> House:
         monitor=monitor,
         reactions=reactions,
         home_assistant=home_assistant,
+        reader=reader,
     )
 
 
