@@ -54,8 +54,11 @@ def test_a_fleet_is_measured_beside_a_locked_llama(model_path: Path, tmp_path: P
 @pytest.mark.model
 @pytest.mark.broker
 def test_a_restart_is_measured_with_and_without_saved_kv(model_path: Path, tmp_path: Path) -> None:
-    _, written = fleet(model_path, tmp_path, "--restart", "--turns", "2", "--persona", "storyteller")
+    printed, written = fleet(model_path, tmp_path, "--restart", "--turns", "2", "--persona", "storyteller")
 
     (warm,), (cold,) = written["restarts"].values()
     assert len(warm["first_ms"]) == len(cold["first_ms"]) == 3
     assert warm["cached_tokens"][-1] > cold["cached_tokens"][-1]
+    assert 0 < cold["prefixes_s"] < cold["start_s"], "the static prefix is read before the daemon is online"
+    assert "restart to first text, saved KV / without" in printed
+    assert "less start and loading the file" in printed

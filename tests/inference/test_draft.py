@@ -12,6 +12,7 @@ import pytest
 from naila.errors import GenerationError
 from naila.inference.draft import PLACES, Draft, open_draft
 from naila.inference.engine import Engine
+from naila.inference.host import LocalHost
 from naila.inference.job import EngineLimits
 from naila.inference.model import Model
 from naila.inference.prefix_cache import as_tokens
@@ -128,3 +129,13 @@ def test_a_draft_that_is_not_there_costs_nothing_but_a_line(
     with caplog.at_level(logging.WARNING):
         assert open_draft(str(tmp_path / "missing.gguf"), small_plan(), model) is None
     assert "LLM_DRAFT_MODEL" in caplog.text
+
+
+async def test_where_nothing_is_guessed_no_draft_is_loaded(
+    model_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = EngineLimits(speculation="off", draft=str(tmp_path / "missing.gguf"))
+    with caplog.at_level(logging.WARNING):
+        host = await LocalHost.start(model_path, small_plan(), limits=limits, keep=None)
+    await host.close()
+    assert "LLM_DRAFT_MODEL" not in caplog.text

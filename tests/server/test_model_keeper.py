@@ -34,6 +34,7 @@ class FakeService:
     loading: Callable[[int], None] = lambda _: None
     is_loaded: bool = False
     failures: int = 0
+    has_answered: bool = False
     failure: str | None = None
     attempts: int = 0
 
@@ -268,3 +269,20 @@ async def test_an_engine_that_was_well_for_long_is_loaded_again_at_once() -> Non
     async with world.kept():
         await world.until(lambda: len(loaded) == 5)
     assert all(later - before < 101 for before, later in pairwise(loaded))
+
+
+async def test_an_engine_that_answers_between_its_deaths_is_loaded_again_at_once() -> None:
+    loaded: list[float] = []
+    world = World(FakeService([None], has_answered=True))
+
+    def load(_: int) -> None:
+        loaded.append(world.seconds)
+        world.at(world.seconds + 2, lose)
+
+    def lose() -> None:
+        world.service.is_loaded = False
+
+    world.service.loading = load
+    async with world.kept():
+        await world.until(lambda: len(loaded) == 21)
+    assert all(later - before < 3 for before, later in pairwise(loaded))

@@ -1,4 +1,4 @@
-"""Which changes on disk are a reason to look for a model again."""
+"""Which file is served, and which changes on disk are a reason to look for one again."""
 
 from __future__ import annotations
 
@@ -45,3 +45,15 @@ def test_a_folder_that_is_not_there_can_be_watched(tmp_path: Path) -> None:
     (tmp_path / "later").mkdir()
     (tmp_path / "later" / "m.gguf").write_bytes(b"one")
     assert watched.files() != before
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("explicit", [True, False])
+def test_what_is_chosen_comes_with_its_header_and_the_reason(tmp_path: Path, model_path: Path, explicit: bool) -> None:
+    path = tmp_path / "m.gguf"
+    path.symlink_to(model_path)
+    overrides = {"MEMORY_PATH": tmp_path / "naila.db", **({"LLM_MODEL_PATH": path} if explicit else {})}
+    chosen = source(tmp_path, **overrides).choose()
+    assert chosen.header.path == path
+    assert chosen.header.n_layers == 30
+    assert ("set by LLM_MODEL_PATH" if explicit else "the only model in") in chosen.reason

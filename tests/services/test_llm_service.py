@@ -29,6 +29,7 @@ from naila.errors import (
 )
 from naila.events import JsonValue
 from naila.inference import worker_host
+from naila.inference.gguf import read_header
 from naila.inference.kv_store import KeepPlan
 from naila.inference.prompt import fit
 from naila.inference.sampling import Sampling
@@ -53,7 +54,7 @@ def plan_for(header: ModelHeader) -> EnginePlan:
 @pytest.fixture(params=["thread", "process"])
 async def llm(model_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[LlmService]:
     service = LlmService(
-        choose=lambda: model_path,
+        choose=lambda: read_header(model_path),
         plan=plan_for,
         max_tokens=64,
         sampling=Sampling(temperature=0),
@@ -200,28 +201,28 @@ async def test_one_message_that_is_too_long_is_refused_with_the_limit(llm: LlmSe
 
 
 async def test_without_a_model_it_says_so(model_path: Path) -> None:
-    service = LlmService(choose=lambda: model_path, plan=plan_for)
+    service = LlmService(choose=lambda: read_header(model_path), plan=plan_for)
     assert not service.is_loaded
     with pytest.raises(ModelNotLoadedError):
         await service.generate_chat(HELLO)
 
 
 async def test_a_missing_file_leaves_it_unloaded(tmp_path: Path) -> None:
-    service = LlmService(choose=lambda: tmp_path / "none.gguf", plan=plan_for)
+    service = LlmService(choose=lambda: read_header(tmp_path / "none.gguf"), plan=plan_for)
     with pytest.raises(ModelNotFoundError):
         await service.load_model()
     assert not service.is_loaded
 
 
 async def test_a_file_without_weights_is_refused_with_llama_cpps_words(llama3_vocab: Path) -> None:
-    service = LlmService(choose=lambda: llama3_vocab, plan=plan_for)
+    service = LlmService(choose=lambda: read_header(llama3_vocab), plan=plan_for)
     with pytest.raises(ModelLoadError, match=r"llama\.cpp cannot load"):
         await service.load_model()
     assert not service.is_loaded
 
 
 async def test_unloading_ends_what_runs_as_cancelled(model_path: Path) -> None:
-    service = LlmService(choose=lambda: model_path, plan=plan_for)
+    service = LlmService(choose=lambda: read_header(model_path), plan=plan_for)
     await service.load_model()
     stream = service.generate_streaming(LONG, SamplingOptions(temperature=0, max_tokens=900))
     await anext(stream)
@@ -264,7 +265,7 @@ async def reading_prefixes(monkeypatch: pytest.MonkeyPatch) -> WorkerHost:
 async def test_an_engine_that_dies_over_the_prefixes_is_a_model_that_cannot_be_loaded(
     model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = LlmService(choose=lambda: model_path, plan=plan_for, prefixes=LONG_PREFIXES)
+    service = LlmService(choose=lambda: read_header(model_path), plan=plan_for, prefixes=LONG_PREFIXES)
     loading = asyncio.create_task(service.load_model())
     host = await reading_prefixes(monkeypatch)
     os.kill(host.pid, signal.SIGKILL)
@@ -277,7 +278,7 @@ async def test_an_engine_that_dies_over_the_prefixes_is_a_model_that_cannot_be_l
 @pytest.mark.parametrize("worker", ["thread", "process"])
 async def test_a_prefix_that_is_too_long_is_left_out(model_path: Path, worker: Literal["thread", "process"]) -> None:
     too_long = [[SYSTEM, ChatMessage("user", "word " * 3000)]]
-    service = LlmService(choose=lambda: model_path, plan=plan_for, prefixes=too_long, worker=worker)
+    service = LlmService(choose=lambda: read_header(model_path), plan=plan_for, prefixes=too_long, worker=worker)
     await service.load_model()
     assert service.is_loaded
     await service.unload_model()
@@ -287,7 +288,7 @@ async def test_a_prefix_that_is_too_long_is_left_out(model_path: Path, worker: L
 async def test_a_load_given_up_over_the_prefixes_leaves_no_engine(
     model_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    service = LlmService(choose=lambda: model_path, plan=plan_for, prefixes=LONG_PREFIXES)
+    service = LlmService(choose=lambda: read_header(model_path), plan=plan_for, prefixes=LONG_PREFIXES)
     loading = asyncio.create_task(service.load_model())
     await reading_prefixes(monkeypatch)
     assert len(engines()) == 1
@@ -310,7 +311,7 @@ async def test_a_load_that_hangs_can_be_given_up(model_path: Path, monkeypatch: 
         return True
 
     hangs = "import time; print('{\"progress\": 1.0}', flush=True); time.sleep(60)"
-    service = LlmService(choose=lambda: model_path, plan=plan_for, on_progress=progress)
+    service = LlmService(choose=lambda: read_header(model_path), plan=plan_for, on_progress=progress)
     with monkeypatch.context() as patch:
         patch.setattr(worker_host, "_BOOT", hangs)
         loading = asyncio.create_task(service.load_model())
@@ -336,7 +337,7 @@ async def test_a_load_in_this_process_can_be_given_up(model_path: Path, way: str
         loop.call_soon_threadsafe(begun.set)
         return True
 
-    service = LlmService(choose=lambda: model_path, plan=plan_for, worker="thread", on_progress=progress)
+    service = LlmService(choose=lambda: read_header(model_path), plan=plan_for, worker="thread", on_progress=progress)
     loading = asyncio.create_task(service.load_model())
     await begun.wait()
     if way == "cancelled":
@@ -354,7 +355,7 @@ async def test_what_is_forgotten_while_the_engine_closes_is_not_kept(
     model_path: Path, tmp_path: Path, worker: Literal["thread", "process"], forgotten: str, files: int
 ) -> None:
     keep = KeepPlan(folder=tmp_path, budget_bytes=10**9)
-    service = LlmService(choose=lambda: model_path, plan=plan_for, keep=keep, worker=worker)
+    service = LlmService(choose=lambda: read_header(model_path), plan=plan_for, keep=keep, worker=worker)
     await service.load_model()
     secret = [ChatMessage("user", "My secret is 4711. " * 10)]
     await service.generate_chat(secret, SamplingOptions(max_tokens=4), session="r2/x")

@@ -100,7 +100,7 @@ def _bench(args: argparse.Namespace, settings: Settings) -> int:
             file = _shape_file(SHAPES[args.shape], source, folder, vocab=args.vocab, keep=args.keep)
             path = used.enter_context(file)
         else:
-            path = args.model or source.choose()
+            path = args.model or source.choose().header.path
         report = _measure(path, source, folder, robots=args.robots, quick=args.quick)
     if args.json:
         print(json.dumps(_document(report), indent=2))

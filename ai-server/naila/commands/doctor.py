@@ -18,7 +18,6 @@ import naila
 from naila.commands.report import Finding, write_report
 from naila.config.settings import Settings
 from naila.errors import ModelError, NailaError, StorageError
-from naila.inference.gguf import read_header
 from naila.memory.database import Database
 from naila.mqtt.device import Device
 from naila.mqtt.topics import Topics
@@ -107,15 +106,13 @@ def _model(settings: Settings) -> Iterator[Finding]:
     if not build.gpus:
         yield Finding("gpu", "ok", "none that this llama.cpp can use: models run on the processor")
     try:
-        choice = source.find()
-        path = source.choose()
-        loaded = source.plan(read_header(path))
+        chosen = source.choose()
+        loaded = source.plan(chosen.header)
     except ModelError as exc:
         yield Finding("model", "fail", str(exc), "naila models pull smollm2-135m, or set LLM_MODEL_PATH")
         return
-    entry = source.catalogue.by_file(path.name)
-    may = "may act" if entry is not None and entry.may_act else "may talk, not act"
-    yield Finding("model", "ok", f"{path} ({choice.reason}); {may}")
+    may = "may act" if source.may_act(chosen.header) else "may talk, not act"
+    yield Finding("model", "ok", f"{chosen.header.path} ({chosen.reason}); {may}")
     for what, why in loaded.reasons.items():
         value = {
             "threads": loaded.n_threads,

@@ -19,7 +19,6 @@ from typing import Literal
 import naila
 from naila.config.settings import Settings, variable
 from naila.errors import ModelError, StorageError
-from naila.inference.gguf import read_header
 from naila.memory.database import Database
 from naila.server.flight_record import flight_folder, read_record
 from naila.server.model_source import ModelSource
@@ -85,7 +84,7 @@ def _machine(settings: Settings) -> Mapping[str, object]:
     source = ModelSource.of(settings)
     described: dict[str, object] = {"hardware": _plain(source.hardware())}
     try:
-        header = read_header(source.choose())
+        header = source.choose().header
         described |= {"model": _plain(header), "plan": _plain(source.plan(header))}
     except ModelError as exc:
         described["model"] = str(exc)

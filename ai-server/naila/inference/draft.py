@@ -32,10 +32,8 @@ PLACES: Final = 2  # requests that it guesses for at once: where more write, a s
 _log = logging.getLogger(__name__)
 
 
-def open_draft(path: str | None, plan: EnginePlan, target: Model) -> Draft | None:
+def open_draft(path: str, plan: EnginePlan, target: Model) -> Draft | None:
     """Load a draft model for a target; None, and the log says why, where it cannot be used: it only saves time."""
-    if path is None:
-        return None
     try:
         read_header(Path(path))
         model = Model(Path(path), replace(plan, n_cells=PLACES * plan.n_ctx, n_sequences=PLACES))

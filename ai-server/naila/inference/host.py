@@ -144,14 +144,7 @@ class LocalHost:
         Raises:
             ModelLoadError: llama.cpp refused it.
         """
-        model = await asyncio.to_thread(Model, path, plan, on_progress=on_progress)
-        try:
-            store = await asyncio.to_thread(open_store, keep, path, plan) if keep is not None else None
-            draft = await asyncio.to_thread(open_draft, limits.draft, plan, model)
-            return cls(model, Engine(model, limits, store, draft))
-        except BaseException:
-            await asyncio.to_thread(model.close)
-            raise
+        return cls(*await asyncio.to_thread(open_engine, path, plan, limits, keep, on_progress))
 
     async def ask(self, ask: Ask, on_text: OnText, on_end: OnEnd) -> Ticket:
         """Put a request to the engine."""
@@ -194,6 +187,25 @@ class LocalHost:
             await self._prepared.wait()
         await asyncio.to_thread(self._engine.close)
         await asyncio.to_thread(self._model.close)
+
+
+def open_engine(
+    path: Path, plan: EnginePlan, limits: EngineLimits, keep: KeepPlan | None, on_progress: Progress | None = None
+) -> tuple[Model, Engine]:
+    """Load a model and start an engine on it, with a disk and a draft model behind it where they are wanted.
+
+    Raises:
+        ModelLoadError: llama.cpp refused it.
+    """
+    model = Model(path, plan, on_progress=on_progress)
+    try:
+        store = open_store(keep, path, plan) if keep is not None else None
+        may_guess = limits.speculation != "off" and not model.is_recurrent
+        draft = open_draft(limits.draft, plan, model) if may_guess and limits.draft is not None else None
+        return model, Engine(model, limits, store, draft)
+    except BaseException:
+        model.close()
+        raise
 
 
 def request_of(ask: Ask, model: Model, on_text: OnText, on_end: OnEnd) -> Request:

@@ -17,10 +17,8 @@ from typing import BinaryIO, Final
 
 from naila.errors import GenerationError, ModelError
 from naila.inference import wire
-from naila.inference.draft import open_draft
 from naila.inference.engine import Engine
-from naila.inference.host import engine_figures, request_of
-from naila.inference.kv_store import open_store
+from naila.inference.host import engine_figures, open_engine, request_of
 from naila.inference.model import Model
 from naila.inference.request import Completion, Request
 
@@ -99,15 +97,13 @@ def main() -> int:
     with contextlib.ExitStack() as freeing:
         try:
             path, plan, limits, keep = wire.read_load(next(lines))
-            model = Model(path, plan, on_progress=out.progress)
+            model, engine = open_engine(path, plan, limits, keep, out.progress)
         except StopIteration:
             return 0
         except ModelError as exc:
             out.send({"failed": str(exc)})
             return 1
         freeing.callback(model.close)
-        store = open_store(keep, path, plan) if keep is not None else None
-        engine = Engine(model, limits, store, open_draft(limits.draft, plan, model))
         worker, stop = _Worker(model, engine, out), threading.Event()
         heart = threading.Thread(target=worker.heartbeat, args=(stop,), name="heartbeat", daemon=True)
         heart.start()

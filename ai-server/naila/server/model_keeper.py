@@ -44,6 +44,11 @@ class LoadsModel(Protocol):
         ...
 
     @property
+    def has_answered(self) -> bool:
+        """Whether it has finished an answer since it was loaded."""
+        ...
+
+    @property
     def failure(self) -> str | None:
         """Why the engine that was there is lost, if it is."""
         ...
@@ -165,7 +170,8 @@ class ModelKeeper:
             if self._service.is_loaded:
                 _log.error("the model failed %d times in a row: loading it again", self._service.failures)
             # An engine that dies as soon as it is there would keep the machine busy with loading.
-            losses = losses + 1 if held < _STABLE_S else 0
+            is_well = held >= _STABLE_S or self._service.has_answered
+            losses = 0 if is_well else losses + 1
             if losses > 1:
                 await self._sleep(min(2.0 ** (losses - 2), _LAST_RETRY_S))
             held = 0.0

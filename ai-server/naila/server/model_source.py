@@ -14,7 +14,7 @@ from naila.inference.backend import build_info
 from naila.inference.gguf import read_header
 from naila.ports import EnginePlan, ModelHeader
 from naila.server.engine_plan import EngineOverrides, plan_engine
-from naila.services.model_files import PART, ModelChoice, find_model, verify
+from naila.services.model_files import PART, find_model, verify
 from naila.services.verified import VerifiedFiles
 from naila.utils.hardware_detection import Hardware, detect_hardware
 
@@ -22,6 +22,19 @@ _log = logging.getLogger(__name__)
 
 # Of what Qwen2.5-Coder-0.5B (630 million parameters) chose for 32 doubtful sentences, every second choice was wrong.
 LEAST_ACTING_PARAMETERS: Final = 1_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The model to serve.
+
+    Attributes:
+        header: what its file says about itself.
+        reason: why this one.
+    """
+
+    header: ModelHeader
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +95,25 @@ class ModelSource:
             flash_attention=settings.llm_flash_attention,
         )
 
-    def find(self) -> ModelChoice:
-        """Find the file to serve, unchecked.
-
-        Raises:
-            ModelError: there is none that can be served.
-        """
-        return find_model(self.settings.llm_model_path, self.settings.models_dir, self._fits)
-
-    def choose(self) -> Path:
+    def choose(self) -> Chosen:
         """Find the file to serve and check that it is whole. Blocks: run it in a thread.
 
         Raises:
             ModelError: there is none that can be served, or it is damaged.
         """
-        path = self.find().path
+        headers: dict[Path, ModelHeader] = {}
+
+        def fits(path: Path) -> str:
+            headers[path] = read_header(path)
+            return self.plan(headers[path]).reasons["memory"]
+
+        choice = find_model(self.settings.llm_model_path, self.settings.models_dir, fits)
+        path = choice.path
         stamps = VerifiedFiles(self.settings.memory_path.parent)
         found = verify(path, self.catalogue.by_file(path.name), stamps=stamps)
         if found.outcome == "unknown":
             _log.info("%s: nothing says what its SHA-256 should be; `naila models verify` explains", path.name)
-        return path
+        return Chosen(headers.get(path) or read_header(path), choice.reason)
 
     def files(self) -> object:
         """Return a value that changes when the files that `choose` looks at change."""
@@ -111,10 +123,6 @@ class ModelSource:
         beside = "*" if explicit is None else f"{glob.escape(PART.sub('', explicit.stem))}*"
         paths = {path for ending in (".gguf", ".gguf.sha256") for path in folder.glob(beside + ending)}
         return tuple(_signature(path) for path in sorted(paths | ({explicit} if explicit else set())))
-
-    def _fits(self, path: Path) -> str:
-        plan = self.plan(read_header(path))
-        return plan.reasons["memory"]
 
 
 def _is_file_of(entry: CatalogueEntry, header: ModelHeader) -> bool:

@@ -54,11 +54,13 @@ class LoadedModel:
         header: what the file says about itself.
         plan: how it is run here.
         load_s: what loading took.
+        prefixes_s: how much of it was reading in what prompts begin with.
     """
 
     header: ModelHeader
     plan: EnginePlan
     load_s: float
+    prefixes_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class LlmService:
     def __init__(
         self,
         *,
-        choose: Callable[[], Path],
+        choose: Callable[[], ModelHeader],
         plan: Callable[[ModelHeader], EnginePlan],
         max_tokens: int = 512,
         sampling: Sampling | None = None,
@@ -88,7 +90,8 @@ class LlmService:
         """Make a service without a model.
 
         Args:
-            choose: names the file to load, verified; raises ModelError where there is none. Runs in a worker thread.
+            choose: returns the header of the file to load, verified; raises ModelError where there is none. Runs in a
+                worker thread.
             plan: decides how to run it; raises ModelTooLargeError where it does not fit.
             max_tokens: bound on answers that state none.
             sampling: defaults of answers that state none.
@@ -116,6 +119,12 @@ class LlmService:
         self._abandon = threading.Event()
         self._loading: asyncio.Timeout | None = None
         self._failures = 0
+        self._has_answered = False
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the engine has finished an answer since it was loaded."""
+        return self._has_answered
 
     @property
     def failures(self) -> int:
@@ -177,6 +186,7 @@ class LlmService:
         async with self._changing:
             await self._unload()
             self._failures = 0
+            self._has_answered = False
             self._abandon.clear()
             try:
                 async with asyncio.timeout(None) as self._loading:
@@ -206,6 +216,7 @@ class LlmService:
             _log.info("plan: %s: %s", what, why)
         started = time.perf_counter()
         host = await self._start(header.path, plan)
+        started_reading = time.perf_counter()
         try:
             await self._read_prefixes(host)
             if host.failure is not None:
@@ -213,8 +224,11 @@ class LlmService:
         except BaseException:
             await host.close()
             raise
-        loaded = LoadedModel(header, plan, time.perf_counter() - started)
-        _log.info("loaded %s in %.2f s", header.path.name, loaded.load_s)
+        now = time.perf_counter()
+        loaded = LoadedModel(header, plan, now - started, now - started_reading)
+        _log.info(
+            "loaded %s in %.2f s, %.2f s of them for prefixes", header.path.name, loaded.load_s, loaded.prefixes_s
+        )
         return _Serving(loaded, host)
 
     async def _start(self, path: Path, plan: EnginePlan) -> EngineHost:
@@ -257,7 +271,7 @@ class LlmService:
             raise end
 
     def _prepare(self, path: Path | None) -> tuple[ModelHeader, EnginePlan]:
-        header = read_header(path if path is not None else self._choose())
+        header = read_header(path) if path is not None else self._choose()
         return header, self._plan(header)
 
     def _progress(self, share: float) -> bool:
@@ -297,9 +311,7 @@ class LlmService:
 
         Where the consumer stops listening, the engine stops writing.
         """
-        serving = self._serving
-        if serving is None or serving.host.failure is not None:
-            raise ModelNotLoadedError("no model is loaded")
+        serving = self._asked()
         options = options or SamplingOptions()
         started = time.perf_counter()
         events: asyncio.Queue[_Event] = asyncio.Queue()
@@ -326,6 +338,7 @@ class LlmService:
             self._failures += isinstance(event, EngineFailedError)
             raise event
         self._failures = 0
+        self._has_answered = True
         _log.debug("the engine took %.3f ms for %s, %s", event.total_ms, event.usage, event.finish_reason)
         generation = Generation(
             text="".join(pieces),
@@ -350,11 +363,8 @@ class LlmService:
             ModelNotLoadedError: there is no model.
             GenerationError: it was refused or failed.
         """
-        serving = self._serving
-        if serving is None or not self.is_loaded:
-            raise ModelNotLoadedError("no model is loaded")
         await self._read_in(
-            serving.host,
+            self._asked().host,
             Ask(
                 messages=messages,
                 max_tokens=0,
@@ -364,6 +374,11 @@ class LlmService:
                 is_background=True,
             ),
         )
+
+    def _asked(self) -> _Serving:
+        if self._serving is None or self._serving.host.failure is not None:
+            raise ModelNotLoadedError("no model is loaded")
+        return self._serving
 
     def _resolve(self, options: SamplingOptions) -> Sampling:
         stated = {
