@@ -28,6 +28,7 @@ async def test_a_restart_keeps_conversations_and_replies(broker: Mosquitto, make
         told = ask_of("r2", "My name is Ada. I keep my wrench in the blue box.")
         first = await device.ask(told)
         assert await asyncio.to_thread(brain.stop) == 0
+        assert "model file" not in brain.log().partition("phase: stopping")[2]  # nobody loads what was just unloaded
         await device.wait_for_brain("offline")
         brain.start()
         await device.wait_for_brain("online")

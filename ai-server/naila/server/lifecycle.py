@@ -74,7 +74,7 @@ async def serve(
 
         if not stop.is_set():
             pulse.enter("running")
-            start(house.keeper.run(), "model keeper")
+            life.callback(start(house.keeper.run(), "model keeper").cancel)
             start(house.reporter.report_metrics(), "metrics")
             start(house.obey(), "operator's orders")
             start(house.prune(), "pruning")
@@ -114,11 +114,16 @@ async def _embedded_broker(settings: Settings) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _background_tasks() -> AsyncIterator[Callable[[Coroutine[Any, Any, None], str], None]]:
+async def _background_tasks() -> AsyncIterator[Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]]:
     """Run named tasks until the block ends; one that fails ends the daemon, which its service manager restarts."""
     async with asyncio.TaskGroup() as group:
         tasks: list[asyncio.Task[None]] = []
-        yield lambda work, name: tasks.append(group.create_task(work, name=name))
+
+        def start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+            tasks.append(group.create_task(work, name=name))
+            return tasks[-1]
+
+        yield start
         for task in tasks:
             task.cancel()
 
