@@ -26,7 +26,16 @@ from naila.understanding.reader import CommandReader  # noqa: E402
 from naila.understanding.reading import OpenQuestion, Reading, Step  # noqa: E402
 from understanding.scoring import Reader, Score, UtteranceSet, failures, load_set, score, table  # noqa: E402
 
-NAMES = ("utterances", "other_people", "other_devices", "more_people", "more_devices", "traps", "probes")
+NAMES = (
+    "utterances",
+    "other_people",
+    "other_devices",
+    "more_people",
+    "more_devices",
+    "fresh_people",
+    "traps",
+    "probes",
+)
 SETS = tuple(ROOT / "tests" / "understanding" / f"{name}.yaml" for name in NAMES)
 DOCUMENT = ROOT / "docs" / "understanding.md"
 TABLE = re.compile(r"(<!-- table: reader -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -57,8 +66,10 @@ class TimedReader:
 
 def judge_reader(utterances: UtteranceSet) -> tuple[Score, TimedReader]:
     """Judge the reader alone, in this process. A way through daemon and model would be another function beside it."""
-    reader = TimedReader(CommandReader(load_lexicon()).read)
-    return score(utterances, reader), reader
+    reader = CommandReader(load_lexicon())
+    reader.warm_up()
+    timed = TimedReader(reader.read)
+    return score(utterances, timed), timed
 
 
 def summary(result: Score, reader: TimedReader) -> str:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-import yaml
-
+from naila.config.yaml_file import read_yaml
 from naila.devices.capabilities import read_profile
 from naila.fleet import ActionSpec, DeviceView, FleetView
 from naila.fleet import Reading as Measured
@@ -164,7 +163,7 @@ class Conversation:
 
 def load_set(path: Path) -> UtteranceSet:
     """Read a set of utterances and the capabilities of the devices that it names."""
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document = read_yaml(path)
     readings = document.get("readings", {})
     devices = tuple(
         DeviceView(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from naila.config.lexicon import load_lexicon
+from naila.devices.capabilities import read_profile
+from naila.events import JsonValue
 from naila.fleet import DeviceView
 from naila.understanding.reader import CommandReader
 from naila.understanding.reading import (
@@ -18,7 +20,7 @@ from naila.understanding.reading import (
     StateQuestion,
     Stop,
 )
-from understanding.fleets import fleet, house, robots
+from understanding.fleets import fleet, house, robots, seen
 from understanding.scoring import Conversation
 
 READER = CommandReader(load_lexicon())
@@ -175,6 +177,131 @@ def test_a_word_beside_a_value_is_not_dropped(speaker: str, text: str) -> None:
 )
 def test_what_only_calls_mends_or_spells_is_understood(speaker: str, text: str, step: str) -> None:
     assert steps(said(ROBOTS, speaker, text)) == [step]
+
+
+BREW: dict[str, JsonValue] = {
+    "type": "object",
+    "properties": {
+        "drink": {"type": "string", "enum": ["espresso", "latte"]},
+        "cups": {"type": "integer", "minimum": 1, "maximum": 2, "default": 1},
+    },
+    "required": ["drink"],
+}
+SLEW: dict[str, JsonValue] = {
+    "type": "object",
+    "properties": {name: {"type": "number", "maximum": 360, "unit": "deg"} for name in ("azimuth", "altitude")},
+    "required": ["azimuth", "altitude"],
+}
+FLOOR: dict[str, JsonValue] = {
+    "type": "object",
+    "properties": {"floor": {"type": "integer", "minimum": 0, "maximum": 4}},
+    "required": ["floor"],
+}
+WALK: dict[str, JsonValue] = {
+    "type": "object",
+    "properties": {"steps": {"type": "integer", "minimum": 1, "maximum": 20}},
+    "required": ["steps"],
+}
+MUTE: dict[str, JsonValue] = {
+    "type": "object",
+    "properties": {"state": {"type": "string", "enum": ["on", "off"]}},
+    "required": ["state"],
+}
+ACTIONS: dict[str, dict[str, JsonValue]] = {
+    "bar": {"name": "brew", "parameters": BREW, "examples": ["brew a latte", "two lattes please"]},
+    "lift": {"name": "go_to_floor", "parameters": FLOOR, "examples": ["go to floor 2"]},
+    "bug": {"name": "walk", "parameters": WALK, "examples": ["walk 5 steps"]},
+    "radio": {"name": "mute", "parameters": MUTE, "examples": ["mute", "mute off"]},
+    "scope": {"name": "slew", "parameters": SLEW, "examples": ["slew to azimuth 120 altitude 40"]},
+}
+OTHERS = {
+    name: seen(read_profile(name, {"name": name, "description": "A machine.", "actions": [action]}), {})
+    for name, action in ACTIONS.items()
+}
+
+
+@pytest.mark.parametrize(
+    ("speaker", "texts", "wanted"),
+    [
+        ("bar", ("two espressos",), ["bar.brew {'drink': 'espresso', 'cups': 2}"]),
+        ("bar", ("i'd like a latte",), ["bar.brew {'drink': 'latte'}"]),
+        ("bar", ("can you make me two cups of espresso",), ["bar.brew {'drink': 'espresso', 'cups': 2}"]),
+        ("lift", ("go to the third floor",), ["lift.go_to_floor {'floor': 3}"]),
+        ("bug", ("walk a step",), ["bug.walk {'steps': 1}"]),
+        ("radio", ("mute it please",), ["radio.mute {'state': 'on'}"]),
+        ("radio", ("mute off",), ["radio.mute {'state': 'off'}"]),
+        ("scope", ("azimuth 180 altitude 45",), ["scope.slew {'azimuth': 180.0, 'altitude': 45.0}"]),
+    ],
+)
+def test_devices_are_told_in_few_words(speaker: str, texts: tuple[str, ...], wanted: list[str]) -> None:
+    assert steps(said(OTHERS, speaker, *texts)) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "two espressos were cold",
+        "a latte",
+        "five minutes please",
+        "we had two lattes",
+        "the azimuth is 180",
+        "my office is on the third floor",
+        "a step in the right direction",
+        "mute is on",
+    ],
+)
+def test_what_only_names_things_orders_none(text: str) -> None:
+    for speaker in OTHERS:
+        assert not isinstance(said(OTHERS, speaker, text), Commands), speaker
+
+
+@pytest.mark.parametrize(
+    ("texts", "wanted"),
+    [
+        (("spin round once",), ["rover.turn {'angle': 360.0, 'direction': 'left'}"]),
+        (("turn a quarter to the right",), ["rover.turn {'direction': 'right', 'angle': 90.0}"]),
+        (("go to the table and beep when you get there",), ["rover.go_to {'place': 'table'}", "rover.beep {}"]),
+        (
+            ("turn left 45 degrees", "and now the same to the right"),
+            ["rover.turn {'direction': 'right', 'angle': 45.0}"],
+        ),
+        (("drive to the charger and charge",), ["rover.go_to {'place': 'dock'}"]),
+        (("your battery is low, go to the dock",), ["rover.go_to {'place': 'dock'}"]),
+        (("drive forward 40 cm", "another 0.3"), ["rover.drive {'direction': 'forward', 'distance': 0.3}"]),
+        (("open the gripper", "ok now close it"), ["arm.close_gripper {}"]),
+        (("elbow to 30 degrees", "the wrist too"), ["arm.move_joint {'joint': 'wrist', 'angle': 30.0}"]),
+    ],
+)
+def test_what_goes_on_from_what_was_said(texts: tuple[str, ...], wanted: list[str]) -> None:
+    speaker = "arm" if wanted[0].startswith("arm") else "rover"
+    assert steps(said(ROBOTS, speaker, *texts)) == wanted
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("beep when you get there",),
+        ("I go to work, beep when you get there",),
+        ("pick up my socks",),
+        ("on three, beep",),
+        ("the plan is simple, drive to the door",),
+        ("drive forward 1 meter", "another 25"),
+        ("drive forward 40 cm", "another 0.3?"),
+        ("turn left 45 degrees", "same to you"),
+        ("open the gripper", "I will close it"),
+    ],
+)
+def test_what_does_not_go_on_moves_nothing(texts: tuple[str, ...]) -> None:
+    assert not isinstance(said(ROBOTS, "rover", *texts), Commands)
+
+
+def test_your_motors_are_no_other_device() -> None:
+    garage = seen(
+        read_profile("garage", {"name": "Gate", "description": "A motor that opens a gate.", "actions": []}), {}
+    )
+    assert said({**ROBOTS, "garage": garage}, "rover", "are your motors hot") == StateQuestion(
+        topic="condition", device_id="rover", names=("motor_temperature",), adjective="hot"
+    )
 
 
 def test_a_movement_that_may_be_done_is_not_done_again() -> None:

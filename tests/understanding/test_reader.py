@@ -254,6 +254,18 @@ def test_which_of_two_lamps_is_asked_and_answered() -> None:
     assert steps(READER.read("turn on the lamp", fleet("floor", lamps)))[0][0] == "floor"
 
 
+def test_an_answer_leaves_the_compiled_fleet_as_it_was() -> None:
+    reader = CommandReader(load_lexicon())
+    lamps = {"desk": house_lamp("desk", "Desk lamp", "office"), "floor": house_lamp("floor", "Floor lamp", "bedroom")}
+    compiled = reader._index.compiled(fleet("desk", lamps))
+    asked = reader.read("turn on the lamp", fleet("panel", lamps))
+    assert isinstance(asked, AskBack)
+
+    reader.read("the desk lamp", fleet("panel", lamps), question=asked.question)
+
+    assert reader._index.compiled(fleet("desk", lamps)) is compiled
+
+
 def house_lamp(device_id: str, name: str, room: str) -> DeviceView:
     lamp = ROBOTS["lamp"].profile
     return DeviceView(

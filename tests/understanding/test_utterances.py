@@ -31,6 +31,7 @@ SETS = (
     "other_devices.yaml",
     "more_people.yaml",
     "more_devices.yaml",
+    "fresh_people.yaml",
     "traps.yaml",
     "probes.yaml",
 )

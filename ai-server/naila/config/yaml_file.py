@@ -6,11 +6,26 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from yaml.composer import Composer
 
 from naila.errors import ConfigurationError
 
 MAX_BYTES: Final = 1_000_000
 MAX_NODES: Final = 100_000
+
+
+class _Quick(Composer):
+    """Composes in Python what libyaml parses: ten times as fast as Python alone, and what is nested is still counted.
+
+    libyaml's own composer would overflow the stack.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        yaml.CSafeLoader.__init__(self, text)  # type: ignore[arg-type]  # it is one: see _LOADER
+
+
+_LOADER: Final[Any] = type("_Loader", (_Quick, yaml.CSafeLoader), {}) if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 def read_yaml(path: Path) -> Any:
@@ -27,7 +42,7 @@ def read_yaml(path: Path) -> Any:
     if len(data) > MAX_BYTES:
         raise ConfigurationError(f"{path}: has more than {MAX_BYTES} bytes")
     try:
-        loader = yaml.SafeLoader(data.decode("utf-8"))
+        loader = _LOADER(data.decode("utf-8"))
         try:
             root = loader.get_single_node()
             _measure(path, root)

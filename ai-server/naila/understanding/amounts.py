@@ -12,7 +12,9 @@ from naila.understanding.quantities import DEGREE, PERCENT, Amount, Units
 
 _UNIT, _CLEAR_UNIT, _COUNT, _BARE = 0.4, 0.6, 0.4, 0.2
 _NEAR: Final = 3
+_ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _HOLDING: Final = frozenset({"set", "put", "keep", "leave", "hold", "fix", "speed"})
+_LINKS: Final = frozenset({"of", "to", "at", "is"})
 _LASTING: Final = frozenset({"duration", "time", "second", "minute", "length", "long", "period"})
 
 Candidate = tuple[Slot, float]
@@ -36,6 +38,8 @@ class Amounts:
         numbers = sum(slot.kind == "number" for slot in attempt.slots)
         for at, token in enumerate(attempt.tokens):
             amount = token.amount
+            if amount is None and (found := _counted_by_noun(attempt, at)) is not None:
+                attempt.give(*found, range(at, at + 1), _COUNT)
             if amount is None or not attempt.is_free(at) or _is_hour(attempt, at):
                 continue
             candidates = [
@@ -63,6 +67,8 @@ class Amounts:
             return None if customary is None else clamped(slot, customary * amount.value)
         if amount.unit is None or (amount.unit == DEGREE and (slot.unit or "").startswith("degree_")):
             return amount.value
+        if slot.unit is None and amount.said.split()[-1].removesuffix("s") in slot.nouns:
+            return amount.value  # `two cups` of a number of cups
         if slot.unit is None or (amount.unit == PERCENT and slot.unit != PERCENT):
             return None
         return self._units.convert(amount.value, amount.unit, slot.unit)
@@ -83,6 +89,21 @@ class Amounts:
         before = attempt.texts[at - 1]
         lasts = slot.required or bool(_LASTING & {*slot.nouns, slot.name.casefold().removesuffix("s")})
         return before not in {"in", "after"} and (before != "for" or lasts)
+
+
+def _counted_by_noun(attempt: Attempt, at: int) -> tuple[Slot, int] | None:
+    """Return the number that stands before the name of an argument: `a step` of `steps`, `third` of a `floor`."""
+    if at + 1 >= len(attempt.tokens) or not attempt.is_free(at) or attempt.lemmas[at + 1] == attempt.texts[at]:
+        return None
+    noun, is_plural = attempt.lemmas[at + 1], attempt.texts[at + 1] != attempt.lemmas[at + 1]
+    for slot in attempt.open_numbers():
+        if not slot.integer or slot.unit is not None or noun not in slot.nouns or is_plural:
+            continue
+        if attempt.texts[at] in _ORDINALS:
+            return slot, 1 + _ORDINALS.index(attempt.texts[at])
+        if at and attempt.texts[at] in {"a", "an"} and slot.name.casefold().endswith(f"{noun}s"):
+            return slot, 1
+    return None
 
 
 def _is_hour(attempt: Attempt, at: int) -> bool:
@@ -109,6 +130,9 @@ def _whose(attempt: Attempt, candidates: Sequence[Candidate], amount: Amount, at
         return _only(required) or _only([each for each in named if each in required])
     if amount.unit is None:
         frame = attempt.frame
+        before = next((lemma for lemma in reversed(attempt.lemmas[:at]) if lemma not in _LINKS), "")
+        if led := _only([each for each in candidates if before in each[0].nouns]):
+            return led
         follows = attempt.lemmas[at + 1] if at + 1 < len(attempt.tokens) else ""
         if counted and (follows in frame.verbs or follows in frame.nouns or len(candidates) == 1):
             return counted[0]

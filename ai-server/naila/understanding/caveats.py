@@ -75,8 +75,8 @@ class Caveats:
         """Find what makes an amount a time, a rate, a goal or a bound."""
         before = texts[at - 1] if at else ""
         is_time = amount.unit is not None and self._units.convert(1, amount.unit, "second") is not None
-        if before in _BEYOND:
-            yield at - 1
+        if before in _BEYOND or (before == "on" and at == 1 and amount.unit is None):
+            yield at - 1  # `on three, beep`
         if is_time and amount.said.startswith(_RATE) and at and tokens[at - 1].amount:
             yield at
         if is_time and amount.said.startswith(_EACH) and not any(slot.nouns & _PAUSES for slot in frame.slots):

@@ -16,6 +16,14 @@ _CONNECTORS: Final = Phrases(
         "but first",
     )
 )  # fmt: skip
+_ARRIVALS: Final = Phrases(
+    (
+        "when you get there", "when you are there", "when you arrive", "once you get there", "once you are there",
+        "once you arrive", "once there", "when there", "as soon as you get there", "as soon as you are there",
+        "as soon as you arrive", "on arrival", "upon arrival",
+    )
+)  # fmt: skip
+_TRAVELLING: Final = frozenset({"go", "drive", "move", "head", "come", "return", "run", "roll", "fly", "walk"})
 _REMARKS: Final = frozenset({"it", "i", "this", "that", "there"})
 _ORDERS: Final = frozenset({"before", "after"})
 _ENDS: Final = frozenset(".!?;:")
@@ -55,6 +63,9 @@ def clauses(tokens: Sequence[Token]) -> list[Clause]:
 
     while at < len(tokens):
         text = texts[at]
+        if length := _ARRIVALS.at(texts, at) if _travels(found) else 0:
+            at += length
+            continue
         length = _CONNECTORS.at(texts, at)
         if text in MARKS:
             close(comma=text in {",", ":"})
@@ -64,18 +75,23 @@ def clauses(tokens: Sequence[Token]) -> list[Clause]:
             at += length
             continue
         else:
-            if (
-                current
-                and current[-1].text == "please"
-                and len(current) > 1
-                and text in _REMARKS
-                and texts[at + 1 : at + 2] in (["is"], ["am"])
-            ):
+            if len(current) > 1 and _is_remark(texts, at):
                 close()
             current.append(tokens[at])
         at += 1
     close()
     return found
+
+
+def _travels(before: Sequence[Clause]) -> bool:
+    """Whether somebody is on the way already: then `when you get there` says no more than `then`."""
+    return any(token.lemma in _TRAVELLING for clause in before for token in clause.tokens)
+
+
+def _is_remark(texts: list[str], at: int) -> bool:
+    """Whether a remark begins, with nothing before it that would say so: `open up i am outside`."""
+    is_polite = texts[at - 1] == "please" and texts[at] in _REMARKS and texts[at + 1 : at + 2] in (["is"], ["am"])
+    return is_polite or (texts[at : at + 2] == ["i", "am"] and texts[at + 2 : at + 3] not in (["a"], ["an"], ["the"]))
 
 
 def in_order(tokens: Sequence[Token]) -> list[Token]:

@@ -7,6 +7,7 @@ taken as words only: function words, small talk and phrases that are said all da
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Final
 
@@ -25,6 +26,7 @@ _SETTING: Final = frozenset(
     {"set", "change", "switch", "select", "choose", "adjust", "make", "configure", "power", "toggle"}
 )
 _LETTING: Final = frozenset({"let", "come", "go"})  # `let me in` is not `let me`
+_GOALS: Final = frozenset({"target", "place", "position", "destination", "location", "pose", "preset", "goal", "spot"})
 _IT: Final = frozenset({"it", "that", "this", "something"})
 _SOMEBODY: Final = frozenset({"somebody", "someone", "anybody", "people"})
 _NAME, _EXAMPLE, _SYNONYM, _DESCRIBED, _SUPPORT = 1.0, 0.9, 0.85, 0.5, 0.3
@@ -84,7 +86,9 @@ class Compiler:
     def _action(self, device_id: str, spec: ActionSpec, device_words: frozenset[str]) -> Frame:
         slots = tuple(self._slots.of(spec.parameters))
         named = [word for word in self._lemmas(spec.name) if len(word) > 1]
-        examples = [taught for text in spec.examples[:_MOST_EXAMPLES] if (taught := self._taught(text, slots))]
+        said = [self._tokens(text) for text in spec.examples[:_MOST_EXAMPLES]]
+        values = {words for slot in slots for choice in slot.choices for words, _ in choice.phrases}
+        examples = [taught for tokens in said if (taught := self._taught(tokens, values))]
         described = self._tokens(spec.description.partition(".")[0])
         lexicon = self._lexicon
         verbs: dict[str, float] = {}
@@ -98,32 +102,31 @@ class Compiler:
                 self._add(nouns, word, _NAME_NOUN)
         for content in examples:
             self._learn(content, verbs, nouns, phrases, device_words)
-        for text in spec.examples[:_MOST_EXAMPLES]:
-            self._learn_named(self._tokens(text), verbs, device_words)
-        values = {word for slot in slots for choice in slot.choices for words, _ in choice.phrases for word in words}
-        self._describe(described, verbs, nouns, device_words | values)
+        for tokens in said:
+            self._learn_named(tokens, verbs, device_words)
+        self._describe(described, verbs, nouns, device_words.union(*values))
         if len(named) > 1:
             phrases.add(tuple(named))
         self._paraphrase(verbs, phrases)
-        slots = self._counting(spec, slots)
+        if any(slot.required and slot.kind == "choice" and slot.nouns & _GOALS for slot in slots):
+            verbs.setdefault("go", _DESCRIBED)
         return Frame(
             device_id=device_id,
             action=spec.name,
             verbs=verbs,
             nouns=nouns,
             phrases=frozenset(phrases),
-            templates=frozenset(
-                template for text in spec.examples[:_MOST_EXAMPLES] if (template := self._template(text, slots))
-            ),
+            templates=frozenset(template for tokens in said if (template := self._template(tokens, values))),
             needs_verb=needs_verb,
-            objects=frozenset(named[1:]) - self._empty - frozenset(word for slot in slots for word in slot.nouns),
             whole_verbs=self._whole_verbs(examples, named if len(named) == 1 else []),
-            object_verbs=self._object_verbs(spec),
-            object_after=self._object_after(spec),
+            switching=self._switching(said, slots, values),
+            object_verbs=self._object_verbs(said),
+            object_after=self._object_after(spec, said),
             sets=bool(set(named[:1]) & _SETTING) or any(slot.senses & {"colour", "state"} for slot in slots),
-            states_itself=self._states_itself(spec, named, slots, device_words),
-            is_setting=(not needs_verb and named[:1] != ["take"]) or self._is_setting(spec, slots),
-            slots=slots,
+            orders=any(self._is_order(tokens, values) for tokens in said),
+            states_itself=self._states_itself(examples, named, slots, device_words),
+            is_setting=(not needs_verb and named[:1] != ["take"]) or _is_setting(said, slots),
+            slots=_counting(said, slots, values),
             own=frozenset(named),
         )
 
@@ -150,9 +153,8 @@ class Compiler:
         words = self._vocabulary.words(text[:_MOST_CHARS])
         return [token for token in self._measures.tokens(words) if token.text not in MARKS]
 
-    def _taught(self, example: str, slots: tuple[Slot, ...]) -> tuple[str, ...]:
+    def _taught(self, tokens: Sequence[Token], values: AbstractSet[tuple[str, ...]]) -> tuple[str, ...]:
         """Return the words of an example that are not function words, amounts or values; empty if it teaches none."""
-        tokens = self._tokens(example)
         texts = [token.text for token in tokens]
         if not texts or " ".join(texts) in self._everyday or texts[0] in self._unteachable:
             return ()
@@ -160,7 +162,6 @@ class Compiler:
             return ()
         if (length := self._closers.ending(texts)) < len(texts):
             tokens = tokens[: len(tokens) - length]
-        values = {words for slot in slots for choice in slot.choices for words, _ in choice.phrases}
         content: list[str] = []
         at = 0
         texts, lemmas = [token.text for token in tokens], [token.lemma for token in tokens]
@@ -176,19 +177,23 @@ class Compiler:
             at += length or 1
         return tuple(content)
 
-    def _template(self, example: str, slots: tuple[Slot, ...]) -> tuple[str, ...]:
+    def _template(self, tokens: Sequence[Token], values: AbstractSet[tuple[str, ...]]) -> tuple[str, ...]:
         """Return an example's words with a star for each value and amount; empty where it has no word left."""
-        tokens = self._tokens(example)
         texts, lemmas = [token.text for token in tokens], [token.lemma for token in tokens]
         if not texts or " ".join(texts) in self._everyday or texts[0] in self._unteachable | self._lexicon.talk:
             return ()
-        values = {words for slot in slots for choice in slot.choices for words, _ in choice.phrases}
         used: set[int] = set()
         for at in range(len(tokens)):
             length = next((n for n in (3, 2, 1) if tuple(lemmas[at : at + n]) in values and at + n <= len(tokens)), 0)
             used.update(range(at, at + length))
         used.update(at for at, token in enumerate(tokens) if token.amount)
         return template_of(texts, lemmas, used, self._articles)
+
+    def _is_order(self, tokens: Sequence[Token], values: AbstractSet[tuple[str, ...]]) -> bool:
+        """Whether an example says only how many of a value."""
+        rest = tokens[: len(tokens) - self._closers.ending([token.text for token in tokens])]
+        amounts = [token for token in rest if token.amount]
+        return len(amounts) == 1 and tuple(token.lemma for token in rest if not token.amount) in values
 
     def _learn(
         self,
@@ -231,14 +236,6 @@ class Compiler:
                 for word in single:
                     verbs[word] = max(verbs.get(word, 0.0), _EXAMPLE * _SYNONYM)
 
-    def _counting(self, spec: ActionSpec, slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
-        """Let a number without a unit be counted where an example counts it: `zoom in 3 times`."""
-        bare = [slot for slot in slots if slot.kind == "number" and slot.unit is None]
-        said = (token.amount for text in spec.examples[:_MOST_EXAMPLES] for token in self._tokens(text))
-        if len(bare) != 1 or bare[0].counts or not any(amount and amount.counted for amount in said):
-            return slots
-        return tuple(replace(slot, counts=True) if slot is bare[0] else slot for slot in slots)
-
     def _describe(
         self, described: Sequence[Token], verbs: dict[str, float], nouns: dict[str, float], device_words: frozenset[str]
     ) -> None:
@@ -266,37 +263,65 @@ class Compiler:
         under = (other for verb in named for other in self.related.under(verb))
         return frozenset((*under, *(other for verb in single for other in (verb, *self.related.to(verb)))))
 
-    def _object_verbs(self, spec: ActionSpec) -> frozenset[str]:
+    def _object_verbs(self, said: Sequence[Sequence[Token]]) -> frozenset[str]:
         """Return the verbs of examples like `grab it`, and others of the same meaning."""
         verbs: set[str] = set()
-        for text in spec.examples[:_MOST_EXAMPLES]:
-            words = [word for word in self._vocabulary.words(text[:_MOST_CHARS]) if not word.is_mark]
+        for words in said:
             if len(words) == 2 and words[1].text in _IT and words[0].lemma not in self._lexicon.talk:
                 verbs |= {words[0].lemma, *self.related.to(words[0].lemma)}
         return frozenset(verbs)
 
-    def _object_after(self, spec: ActionSpec) -> frozenset[str]:
+    def _switching(
+        self, said: Sequence[Sequence[Token]], slots: tuple[Slot, ...], values: AbstractSet[tuple[str, ...]]
+    ) -> frozenset[str]:
+        """Return the verbs of examples like `mute`, which leave out that it is to be on."""
+        required = [slot for slot in slots if slot.required]
+        if len(required) != 1 or not required[0].is_switch:
+            return frozenset()
+        alone = (tokens[0].lemma for tokens in said if len(tokens) == 1 and (tokens[0].lemma,) not in values)
+        return frozenset(alone) - self._lexicon.generic - self._empty
+
+    def _object_after(self, spec: ActionSpec, said: Sequence[Sequence[Token]]) -> frozenset[str]:
         """Return the words before somebody: `at` of `wave at somebody`."""
-        texts = (spec.description, *spec.examples[:_MOST_EXAMPLES])
-        said = ([word.text for word in self._vocabulary.words(text[:_MOST_CHARS])] for text in texts)
-        found = {words[at - 1] for words in said for at in range(1, len(words)) if words[at] in _SOMEBODY}
+        texts = ([token.text for token in tokens] for tokens in (self._tokens(spec.description), *said))
+        found = {words[at - 1] for words in texts for at in range(1, len(words)) if words[at] in _SOMEBODY}
         pictures = {"photo", *self.related.to("photo"), "video"} & set(self._lemmas(spec.name))
         towards = {"at", "to"} if found & {"at", "to"} else set()
         return frozenset(found & {"for", "with"} | towards | ({"of"} if pictures else set()))
 
     def _states_itself(
-        self, spec: ActionSpec, named: list[str], slots: tuple[Slot, ...], device_words: frozenset[str]
+        self,
+        examples: Sequence[tuple[str, ...]],
+        named: list[str],
+        slots: tuple[Slot, ...],
+        device_words: frozenset[str],
     ) -> bool:
         switches = [slot for slot in slots if slot.is_switch]
         if not switches or {"power", "switch", "toggle"} & set(named):
             return True
         known = device_words | {other for word in device_words for other in self.related.to(word)}
-        contents = (self._taught(text, slots) for text in spec.examples[:_MOST_EXAMPLES])
-        return any(content and set(content) <= known | self._lexicon.generic for content in contents)
+        return any(set(content) <= known | self._lexicon.generic for content in examples)
 
-    def _is_setting(self, spec: ActionSpec, slots: tuple[Slot, ...]) -> bool:
-        if not any(slot.kind == "number" and slot.required for slot in slots):
-            return False
-        examples = [self._tokens(text) for text in spec.examples[:_MOST_EXAMPLES]]
-        before = {tokens[at - 1].text for tokens in examples for at, token in enumerate(tokens) if token.amount and at}
-        return "to" in before and "by" not in before
+
+def _counting(
+    said: Sequence[Sequence[Token]], slots: tuple[Slot, ...], values: AbstractSet[tuple[str, ...]]
+) -> tuple[Slot, ...]:
+    """Let a number without a unit be counted where an example counts it: `zoom in 3 times`, `two coffees`."""
+    bare = [slot for slot in slots if slot.kind == "number" and slot.unit is None]
+    counted = (
+        token.amount is not None
+        and token.amount.unit is None
+        and (token.amount.counted or (at + 1 < len(tokens) and (tokens[at + 1].lemma,) in values))
+        for tokens in said
+        for at, token in enumerate(tokens)
+    )
+    if len(bare) != 1 or bare[0].counts or not any(counted):
+        return slots
+    return tuple(replace(slot, counts=True) if slot is bare[0] else slot for slot in slots)
+
+
+def _is_setting(said: Sequence[Sequence[Token]], slots: tuple[Slot, ...]) -> bool:
+    if not any(slot.kind == "number" and slot.required for slot in slots):
+        return False
+    before = {tokens[at - 1].text for tokens in said for at, token in enumerate(tokens) if token.amount and at}
+    return "to" in before and "by" not in before

@@ -66,6 +66,8 @@ class Decider:
         frame, texts = chosen[0].frame, {token.text for token in wish.tokens}
         if frame.device_id in {context.own, context.about} or frame in context.before:
             return False
+        if chosen[0].has_object:
+            return True  # `pick up my socks` is not for an arm that stands elsewhere
         nouns = {token.lemma for token in wish.tokens} & (frame.nouns.keys() | frame.own)
         given = [slot for slot in frame.slots if slot.name in chosen[0].arguments]
         is_own_verb = any(frame.verbs.get(text, 0.0) > _OWN_VERB for text in texts & _BECOMING)
@@ -218,6 +220,8 @@ class Decider:
                 return doubtful(near[:1])
             if all(token.amount and token.amount.vague for token in amounts) and near[0].missing:
                 return next_question(near[0], words_of(wish.tokens))
+            if all(token.amount and token.amount.vague for token in amounts):
+                return doubtful(near)
             return not_an_amount(near[0], amounts, wish)
         if not near and not wish.asked and wish.mood in {"plain", "request"}:
             near = [match for match in matches if match.is_strong and not match.unexplained and not match.arguments]
@@ -306,5 +310,7 @@ def _is_rather(match: Match, first: Match) -> bool:
     is_noun_only = bool(first.missing) and not (first.arguments or first.is_strong)
     if match.is_complete and match.is_strong and not first.is_strong and match.evidence >= _SURE:
         return True  # `open up` opens, though `up` may be said of a position
+    if match.is_complete and match.is_strong and match.evidence >= _SURE and first.missing and not first.arguments:
+        return True
     near = match.evidence >= first.evidence - _TIE
     return is_noun_only and match.is_complete and bool(match.arguments) and near

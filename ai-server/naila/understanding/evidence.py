@@ -18,7 +18,10 @@ _PHRASE: Final = 1.0
 _AIMED: Final = 0.4
 _PERSONS: Final = frozenset({"my", "his", "her", "our", "their"})
 _TURN: Final = "turn"
+_GOING: Final = "go"
+_TIMES: Final = frozenset({"second", "minute", "hour", "day"})  # `five minutes please` asks for patience
 _LIMITS: Final = frozenset({"max", "maximum", "top", "default", "target", "normal"})
+_ATTRIBUTES: Final = frozenset({"speed", "level", "temperature", "size", "rate", "delay", "volume", "power", "force"})
 _CHOOSERS: Final = frozenset({"use", "select", "choose", "switch", "change", "mount", "attach", "pick", "equip"})
 _PLURAL_AFTER: Final = frozenset({"a", "an", "the", "some", "your", "my", "few", "more", "another"})
 
@@ -71,6 +74,8 @@ class Scales:
             filling: the arguments that were found.
         """
         found = self._found(frame, wish, head, filling)
+        if _all_named(frame, filling):
+            found.verb, found.strong = max(found.verb, _PHRASE), True
         self._find_phrase(frame, wish, filling, found)
         self._find_template(frame, wish, filling, found)
         idle = not found.verb and not found.carried and not filling.used
@@ -137,7 +142,7 @@ class Scales:
         rest = [token.form for at, token in enumerate(wish.tokens) if at not in filling.used]
         if said in frame.templates and rest[:1] == ["base"] and "past" not in rest:
             found.verb, found.phrase = max(found.verb, _PHRASE), True
-            found.strong = found.strong or "*" not in said
+            found.strong = found.strong or "*" not in said or len(set(said)) > 2
             found.explained.update(range(len(texts)))
 
     def _is_said(self, phrase: tuple[str, ...], content: list[str]) -> bool:
@@ -161,7 +166,9 @@ class Scales:
         is_choice = frame.slots[0].kind == "choice" and not frame.slots[0].is_switch
         chosen = is_choice and head is not None and lemmas[head] in _CHOOSERS and bool(filling.used)
         own = frame.own - _LIMITS if filling.attributes else frame.own
-        if not (own <= said or chosen):
+        exact = any(at in filling.used and token.amount and token.amount.unit for at, token in enumerate(wish.tokens))
+        part = frame.own - _ATTRIBUTES if exact and frame.slots[0].kind == "number" else frozenset()
+        if not (own <= said or chosen or (part and part <= set(lemmas))):
             return False
         if not frame.writable and found.carried:
             found.explained.update(range(len(lemmas)))
@@ -175,20 +182,26 @@ class Scales:
         verb = tokens[head].lemma if head is not None and head not in used else ""
         values = [at for at in used if tokens[at].amount is None and tokens[at].share is None]
         another_switch = not frame.states_itself and any(slot.is_switch for slot in frame.slots)
-        only_values = len(values) == len(used) and not frame.sets and not filling.missing
+        wanted = bool(verb) or wish.polite or wish.mood != "plain"
+        ordered = frame.orders and (wanted or len(values) < len(used))
+        spoken_of = any(frame.device_id in mention.devices for mention in (*wish.told, *wish.mentions))
+        is_led = verb == _GOING or (not verb and spoken_of and any(token.text == "to" for token in tokens))
+        is_goal = is_led and _GOING in frame.verbs
+        only_values = len(values) == len(used) and not (frame.sets or ordered or is_goal) and not filling.missing
         chosen = any(slot.kind == "choice" and slot.name in filling.arguments for slot in frame.slots)
         is_bare = len(tokens) == 1 and chosen and not (wish.polite or filling.missing or wish.mood == "request")
         loose = is_bare and tokens[0].text not in _said_values(filling)
         if (verb and verb not in self._setters) or (values and (another_switch or only_values or loose)):
             return min(filling.evidence, _TOO_LITTLE)
-        spoken_of = any(frame.device_id in mention.devices for mention in (*wish.told, *wish.mentions))
         at = min((at for at in used if tokens[at].amount), default=0)
         before = {token.text for token in tokens[max(0, at - 2) : at] if token.amount is None}
         is_aimed = bool(before & {"to", "at"}) and bool(verb) and not chosen
         if values or not used:
             return filling.evidence + (_AIMED if is_aimed else 0.0)
-        wanted = bool(verb) or wish.polite or wish.mood != "plain" or spoken_of
-        if not frame.is_setting or not wanted:
+        if ordered and wanted:
+            return max(filling.evidence, ENOUGH)
+        lasts = not verb and all(token.amount and token.amount.unit in _TIMES for token in tokens)
+        if not frame.is_setting or lasts or not (wanted or spoken_of):
             return min(filling.evidence, _TOO_LITTLE)
         return filling.evidence + (_AIMED if is_aimed else 0.0)
 
@@ -198,6 +211,12 @@ class Scales:
             return wish.tokens[at].form == "base"
         before = wish.tokens[at - 1].lemma if at else ""
         return (wish.mood == "gerund" and at == head) or before in self._going_on
+
+
+def _all_named(frame: Frame, filling: Filling) -> bool:
+    """Whether several arguments, and all that are required, are given by name: `azimuth 180 altitude 45`."""
+    given = [slot for slot in frame.slots if slot.kind == "number" and slot.name in filling.arguments]
+    return len(given) > 1 and len(filling.named) >= len(given) and not (filling.missing or filling.problems)
 
 
 def _said_values(filling: Filling) -> set[str]:

@@ -76,6 +76,7 @@ class Filler:
             self._direct(attempt)
         self._shares.read_limits(attempt)
         self._shares.either_way(attempt)
+        _switch_on(attempt)
         if frame.parameter is not None:
             _as_parameter(frame, filling)
         filling.problems = tuple(_problems(frame, filling))
@@ -99,6 +100,14 @@ class Filler:
                     continue
                 attempt.give(slot, value if sense == slot.positive else -abs(value), range(at, at + 1), _DIRECTED)
                 break
+
+
+def _switch_on(attempt: Attempt) -> None:
+    """Switch on what an example switches on by its verb alone: `mute`."""
+    switch = next((slot for slot in attempt.slots if slot.is_switch and slot.required), None)
+    if switch is not None and attempt.frame.switching.intersection(attempt.lemmas):
+        ons = (choice.value for choice in switch.choices if str(choice.value).casefold() in {"on", "true"})
+        attempt.filling.arguments.setdefault(switch.name, next(ons))
 
 
 def argument_name(frame: Frame, slot: Slot) -> str:

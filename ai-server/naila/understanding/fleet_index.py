@@ -1,8 +1,8 @@
-"""The fleet, compiled: frames and names of the devices that can be spoken of, made once for each declaration."""
+"""The fleet, compiled: frames, made once for each declaration, and names, once for each fleet that a device sees."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from naila.config.lexicon import Lexicon
@@ -57,8 +57,9 @@ class Compiled:
         texts, lemmas = [token.text for token in wish.tokens], [token.lemma for token in wish.tokens]
         if self.relative.found(texts) or self.relative.found(lemmas):
             found.update(dict.fromkeys(frame for frame in self.all_frames if frame.is_setting))
-        if any(token.amount and token.amount.unit for token in wish.tokens):
-            found.update(dict.fromkeys(frame for frame in self.frames.get(own, ()) if frame.is_setting))
+        if any(token.share is not None or (token.amount and token.amount.unit) for token in wish.tokens):
+            mine = self.frames.get(own, ())
+            found.update(dict.fromkeys(frame for frame in mine if frame.is_setting or frame.orders))
         mentioned = {device for mention in (*wish.mentions, *wish.told) for device in mention.devices}
         for device in sorted(mentioned):
             found.update(dict.fromkeys(self.frames.get(device, ())))
@@ -89,11 +90,17 @@ class FleetIndex:
             return known
         if len(self._fleet) >= _MOST_CACHED:
             self._fleet.clear()
-        self._fleet[view.speaker] = made = self._compile(profiles)
+        self._fleet[view.speaker] = made = self._compile(profiles, self._frames_of)
         return made
 
-    def _compile(self, profiles: tuple[DeviceProfile, ...]) -> Compiled:
-        frames = {profile.device_id: self._frames_of(profile) for profile in profiles}
+    def narrowed(self, view: FleetView) -> Compiled:
+        """Return a part of a fleet, compiled for one text: what is kept of the fleet stays."""
+        return self._compile(tuple(device.profile for device in view.devices), self._compiler.frames)
+
+    def _compile(
+        self, profiles: tuple[DeviceProfile, ...], frames_of: Callable[[DeviceProfile], tuple[Frame, ...]]
+    ) -> Compiled:
+        frames = {profile.device_id: frames_of(profile) for profile in profiles}
         all_frames = tuple(frame for listed in frames.values() for frame in listed)
         by_word: dict[str, list[int]] = {}
         for place, frame in enumerate(all_frames):

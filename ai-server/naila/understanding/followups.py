@@ -19,6 +19,8 @@ from naila.understanding.refusing import unknown_goal
 from naila.understanding.words import Phrases
 
 _LONGEST: Final = 10
+_ALSO: Final = ("too", "as well", "also")
+_LIKE: Final = 10  # how many times as much as before is still meant in the same unit
 
 
 class FollowUps:
@@ -34,6 +36,7 @@ class FollowUps:
         self._matcher = matcher
         self._gate = gate
         self._leads = Phrases((*lexicon.corrections, *lexicon.continuations))
+        self._also = Phrases(_ALSO)
 
     def read(
         self, plain: Sequence[Token], last: Sequence[Step], fresh: Reading, context: Context, *, done: bool = True
@@ -47,7 +50,7 @@ class FollowUps:
             context: what is known.
             done: the last command was given before, and may be done by now.
         """
-        rest = self._rest(plain) if last and len(plain) <= _LONGEST else ()
+        rest, again = self._rest(plain) if last and len(plain) <= _LONGEST else ((), False)
         if not rest or not _is_open(fresh, last[-1]):
             return fresh
         frame = _frame(last[-1], context)
@@ -55,15 +58,31 @@ class FollowUps:
         if frame is None or isinstance(wish, str) or wish.mood not in {"plain", "request"}:
             return fresh
         changed = self._changed(frame, wish, last[-1], context) or fresh
+        if again:
+            return changed if _is_as_much(changed, frame, last[-1]) else fresh
         return _asked_again(changed, frame, last[-1], plain) if done else changed
 
-    def _rest(self, plain: Sequence[Token]) -> Sequence[Token]:
-        """Return what follows `no`, `I meant`, `and`; nothing where nothing of that begins it."""
+    def thing(self, last: Sequence[Step], context: Context) -> str | None:
+        """Return what the last command was done to, where it is called by one word: the `gripper` it opened."""
+        frame = _frame(last[-1], context) if last else None
+        if frame is None or frame.parameter is not None or frame.device_id != context.about:
+            return None
+        things = [word for word in frame.own if not frame.verbs.get(word) and frame.nouns.get(word)]
+        return things[0] if len(things) == 1 else None
+
+    def _rest(self, plain: Sequence[Token]) -> tuple[Sequence[Token], bool]:
+        """Return what follows `no`, `I meant`, `and`, or comes before `too`, and whether it is to be done once more.
+
+        Nothing where nothing of that begins or ends it.
+        """
         texts = [token.text for token in plain]
+        if (said := _another(plain)) is not None:
+            return (said,), True
         at = 0
         while length := self._leads.at(texts, at):
             at += length
-        return plain[at:] if at else ()
+        length = self._also.ending(texts)
+        return (plain[at : len(plain) - length], False) if at or length else ((), False)
 
     def _changed(self, frame: Frame, wish: Wish, last: Step, context: Context) -> Reading | None:
         device = device_of(context.view, frame.device_id)
@@ -99,6 +118,26 @@ def _asked_again(changed: Reading, frame: Frame, last: Step, plain: Sequence[Tok
                 )
             )
     return changed
+
+
+def _another(plain: Sequence[Token]) -> Token | None:
+    """Return the amount of `another 25`."""
+    amount = plain[0].amount if len(plain) == 1 else None
+    if amount is None or amount.vague or amount.counted or not amount.said.startswith("another "):
+        return None
+    return plain[0]
+
+
+def _is_as_much(changed: Reading, frame: Frame, last: Step) -> bool:
+    """Whether another amount is one of the same kind as before: after 40 cm, `another 25`, never after 1 m."""
+    step = changed.steps[0] if isinstance(changed, Commands) else None
+    if step is None or frame.is_setting or frame.parameter is not None:
+        return False
+    for slot in frame.slots:
+        was, now = last.arguments.get(slot.name), step.arguments.get(slot.name)
+        if isinstance(was, int | float) and isinstance(now, int | float) and not was / _LIKE <= now <= was * _LIKE:
+            return False
+    return True
 
 
 def _is_open(fresh: Reading, last: Step) -> bool:

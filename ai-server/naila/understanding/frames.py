@@ -79,11 +79,12 @@ class Frame:
         phrases: sequences of words that stand for it as a whole.
         templates: the examples, with a star for each value and amount.
         needs_verb: it is named by a verb of its own: a noun beside "do" or "set" is not enough.
-        objects: the words of its name after the verb that are no arguments.
         whole_verbs: verbs that an example gives alone.
+        switching: verbs that alone switch it on: `mute`.
         object_verbs: verbs by which it is done to something, whatever that is: `grab it`.
         object_after: words that come before somebody that it is done to: `at` of `wave at somebody`.
         sets: it is named by what it sets: a value alone is enough.
+        orders: an example says only how many of a value: `two coffees please`.
         states_itself: on or off alone is enough: it is about the whole device.
         is_setting: its number is where something is to be, not how far from here.
         slots: its arguments.
@@ -100,11 +101,12 @@ class Frame:
     phrases: frozenset[tuple[str, ...]] = frozenset()
     templates: frozenset[tuple[str, ...]] = frozenset()
     needs_verb: bool = False
-    objects: frozenset[str] = frozenset()
     whole_verbs: frozenset[str] = frozenset()
+    switching: frozenset[str] = frozenset()
     object_verbs: frozenset[str] = frozenset()
     object_after: frozenset[str] = frozenset()
     sets: bool = True
+    orders: bool = False
     states_itself: bool = True
     is_setting: bool = False
     slots: tuple[Slot, ...] = ()

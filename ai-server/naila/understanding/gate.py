@@ -18,6 +18,7 @@ Mentions: TypeAlias = Callable[[Sequence[Token]], tuple[Mention, ...]]
 
 _GOING: tuple[str, ...] = ("send", "bring", "take", "get", "move", "drive")
 _LONGEST_COMPARISON = 5
+_OF_SOMETHING: frozenset[str] = frozenset({"your", "my", "the", "its"})
 _CALLERS: frozenset[str] = frozenset({"control", "base", "panel", "command", "headquarters", "tower"})
 _CALLING: frozenset[str] = frozenset({"you", "ya", "my", "o", "oh", "dear"})
 _GOING_TO: tuple[str, ...] = ("to", "home", "back", "over", "into", "forward", "away")
@@ -47,7 +48,7 @@ class Wish:
 def _comparison(kept: Sequence[Token]) -> int:
     """Return how many words at the end only compare: `… red like the setting sun`."""
     for at in range(max(2, len(kept) - _LONGEST_COMPARISON), len(kept) - 2):
-        is_like = kept[at].text == "like" and kept[at + 1].text in {"a", "the"}
+        is_like = kept[at].text == "like" and kept[at - 1].text != "would" and kept[at + 1].text in {"a", "the"}
         if is_like and not any(token.amount for token in kept[at:]):
             return len(kept) - at
     return 0
@@ -79,23 +80,30 @@ class Gate:
         self._bars = tuple(Phrases(words) for words in (lexicon.negations, lexicon.subordinators, lexicon.later))
         self._hearsay = Phrases(lexicon.hearsay)
         self._conditions = Phrases(lexicon.subordinators)
+        told = (lexicon.state.adjectives, lexicon.state.degrees, ("low", "dirty", "messy", "late"))
+        self._conditions_told = frozenset(word for words in told for word in words)
         self._subjects = frozenset(lexicon.subjects)
         self._harmless = Phrases(lexicon.harmless)
         self._pronouns = frozenset(word for word in lexicon.pronouns if " " not in word)
 
-    def is_reported(self, tokens: Sequence[Token], verbs: frozenset[str]) -> bool:
+    def is_reported(self, tokens: Sequence[Token], verbs: frozenset[str], words: frozenset[str]) -> bool:
         """Whether a text tells what somebody said, quotes, or plays a game of words: nothing in it is a wish.
 
         Args:
             tokens: the words.
             verbs: what devices can do: a text that begins so is about that, as `film for a minute`.
+            words: what devices are spoken of with: `song`, where one can skip it.
         """
         texts = [token.text for token in tokens]
         if '"' in texts:
             return True
         kept = self.strip(tokens)[0]
         is_done = bool(kept) and kept[0].form == "base" and kept[0].lemma in verbs and len(kept) > 1
-        return self._hearsay.found([token.text for token in (kept[1:] if is_done else tokens)])
+        if not is_done:
+            return self._hearsay.found(texts)
+        rest = [token.text for token in kept[1:]]
+        found = ((at, self._hearsay.at(rest, at)) for at in range(len(rest)))
+        return any(length > 1 or (length == 1 and rest[at] not in words) for at, length in found)
 
     def strip(self, tokens: Sequence[Token]) -> tuple[list[Token], bool]:
         """Return the tokens without what opens and closes politely, and whether something polite was there."""
@@ -192,7 +200,11 @@ class Gate:
         """Return what a clause is that does not ask for anything: a remark, a question."""
         if self._harmless.at(texts, 0) and not self._conditions.found(texts):
             return "harmless"
-        return "talk" if self._questions.at(texts, 0) else None
+        is_statement = len(texts) > 2 and texts[1] in {"is", "are", "was", "were"}
+        is_told = is_statement or (texts[0] in _OF_SOMETHING and bool({"is", "are"} & set(texts[1:4])))
+        if is_told and texts[-1] in self._conditions_told:
+            return "harmless"  # `your battery is low, go to the dock`
+        return "talk" if is_statement or self._questions.at(texts, 0) else None
 
     def _is_barred(self, texts: list[str], mood: Mood) -> bool:
         """Whether words negate, doubt, report, put off, or tell of somebody."""

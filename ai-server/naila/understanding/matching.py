@@ -51,6 +51,7 @@ class Match:
         bare: nothing but the verb was said.
         alone: neither a verb of its own nor one that sets anything was said.
         is_strong: its own verb or phrase was said.
+        has_object: it is done to something that nobody declared: `pick up the cup`.
         is_change: only how it should differ was said: `faster`.
         support: numbers that the words support, by argument.
     """
@@ -64,6 +65,7 @@ class Match:
     bare: bool = False
     alone: bool = False
     is_strong: bool = False
+    has_object: bool = False
     is_change: bool = False
     support: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
@@ -135,9 +137,10 @@ class Matcher:
         evidence, strong, found = self._scales.weigh(frame, wish, head, filling)
         explained = mentioned | filling.used | filling.named | found
         self._explain_rest(tokens, explained)
+        has_object = False
         if strong:
             _explain_particle(frame, tokens, explained)
-            self._explain_object(frame, tokens, explained)
+            has_object = self._explain_object(frame, tokens, explained)
         explained -= self._caveats.places(frame, tokens, filling.used, mentioned | filling.named, filling.arguments)
         is_talk = not inherited and _is_statement(wish, mentioned, head, filling)
         if is_talk or (head is not None and head not in explained):
@@ -157,6 +160,7 @@ class Matcher:
             alone=not strong and not (head is not None and tokens[head].lemma in self._carriers),
             bare=not filling.used and len(tokens) - len(mentioned) <= 1,
             is_strong=strong,
+            has_object=has_object,
             is_change=bool(filling.attributes),
             support=filling.support,
         )
@@ -197,24 +201,24 @@ class Matcher:
         after = tokens[at + 1].amount if at + 1 < len(tokens) and at + 1 in explained else None
         return after is not None and after.unit is None and not after.counted and tokens[at].lemma in self._scales_words
 
-    def _explain_object(self, frame: Frame, tokens: Sequence[Token], explained: set[int]) -> None:
-        """Explain one thing that something is done to: `the cup`, `at my daughter`."""
+    def _explain_object(self, frame: Frame, tokens: Sequence[Token], explained: set[int]) -> bool:
+        """Explain one thing that something is done to: `the cup`, `at my daughter`; return whether it is a thing."""
         unknown = [at for at in range(len(tokens)) if at not in explained]
         if len(unknown) == 1 and tokens[unknown[0]].text in _PERSONS:
             explained.update(at for at in unknown if at and tokens[at - 1].text in frame.object_after)
-            return
+            return False
         if _for_whom(tokens, unknown):
             explained.update(unknown)
-            return
+            return False
         if not unknown or len(unknown) > 2 or unknown[-1] - unknown[0] >= len(unknown) or unknown[0] < 2:
-            return
+            return False
         first = unknown[0]
         before = tokens[first - 2]
         if before.text in _UP and first > 2:
             before = tokens[first - 3]  # `pick up the cup`
         are_nouns = all(tokens[at].form in {"base", "s"} and tokens[at].amount is None for at in unknown)
         if not are_nouns or tokens[first - 1].text not in _DEFINITE:
-            return
+            return False
         figurative = self._figurative | self._body
         is_figurative = any({tokens[at].text, tokens[at].lemma} & figurative for at in unknown)
         is_thing = before.lemma in frame.object_verbs and not any(tokens[at].lemma in self._generic for at in unknown)
@@ -222,6 +226,7 @@ class Matcher:
         is_somebody = before.text in frame.object_after and tokens[first - 1].text != "your"
         if not is_figurative and (is_thing or is_somebody):
             explained.update(unknown)
+        return is_thing and not is_figurative
 
 
 def _for_whom(tokens: Sequence[Token], unknown: Sequence[int]) -> bool:

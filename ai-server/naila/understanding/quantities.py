@@ -6,13 +6,15 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
-
-import pint
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from naila.config.lexicon import Lexicon
 from naila.understanding.numbers import DIGITS, number_at
 from naila.understanding.words import Form, Phrases, Word
+
+if TYPE_CHECKING:
+    from naila.understanding.conversions import Conversions
 
 PERCENT: Final = "percent"
 DEGREE: Final = "degree"
@@ -68,13 +70,23 @@ class Units:
     """
 
     def __init__(self, lexicon: Lexicon) -> None:
-        self._registry: pint.UnitRegistry[float] = pint.UnitRegistry(cache_folder=None)
         self._names: dict[tuple[str, ...], str] = {}
         for unit, forms in lexicon.units.items():
             for form in forms:
                 self._names.setdefault(tuple(form.split()), unit)
         self._declared: dict[str, str | None] = {}
         self._factors: dict[tuple[str, str], tuple[float, float] | None] = {}
+
+    @cached_property
+    def _conversions(self) -> Conversions:
+        from naila.understanding.conversions import Conversions  # noqa: PLC0415 - slow to import
+
+        return Conversions()
+
+    def warm_up(self) -> None:
+        """Prepare what takes a while, so that the first conversion finds it."""
+        for unit in {*self._names.values()}:
+            self._conversions.known(unit)
 
     def at(self, words: Sequence[Word], start: int) -> tuple[str, int] | None:
         """Return the unit that stands at `start`, and how many words it takes."""
@@ -88,6 +100,10 @@ class Units:
             if other and (compound := self._compound(unit, other[0])):
                 return compound, length + 1 + other[1]
         return found
+
+    def named(self, word: str) -> str | None:
+        """Return the unit that a word is a name of."""
+        return self._names.get((word,))
 
     def declared(self, text: str | None) -> str | None:
         """Return the unit that a device means, None where it is none that is known."""
@@ -105,7 +121,7 @@ class Units:
             return value
         key = (unit, into)
         if key not in self._factors:
-            self._factors[key] = self._line(unit, into)
+            self._factors[key] = self._conversions.line(unit, into)
         line = self._factors[key]
         return None if line is None else round(line[0] * value + line[1], 9)
 
@@ -120,14 +136,7 @@ class Units:
         return None
 
     def _compound(self, unit: str, per: str) -> str | None:
-        return next((name for name in (f"{unit} / {per}",) if self._known(name)), None)
-
-    def _known(self, unit: str) -> bool:
-        try:
-            self._registry.parse_units(unit)
-        except (pint.PintError, ValueError, TypeError, AttributeError):
-            return False
-        return True
+        return next((name for name in (f"{unit} / {per}",) if self._conversions.known(name)), None)
 
     def _parse(self, text: str) -> str | None:
         folded = text.strip().casefold()
@@ -136,15 +145,7 @@ class Units:
         if not _DECLARABLE.fullmatch(text.strip()):
             return None
         unit = text.strip().replace("°", "degree")
-        return unit if self._known(unit) else None
-
-    def _line(self, unit: str, into: str) -> tuple[float, float] | None:
-        try:
-            zero = self._registry.Quantity(0.0, unit).to(into).magnitude
-            one = self._registry.Quantity(1.0, unit).to(into).magnitude
-        except (pint.PintError, ValueError, TypeError, AttributeError):
-            return None
-        return float(one) - float(zero), float(zero)
+        return unit if self._conversions.known(unit) else None
 
 
 class Measures:
@@ -165,7 +166,6 @@ class Measures:
         self._vague = {tuple(words.split()): value for words, value in lexicon.vague.items()}
         self._vague_phrases = Phrases(lexicon.vague)
         self._multiple_phrases = Phrases(lexicon.multiples)
-        self._hedges = Phrases(lexicon.hedges)
         self._extremes = {words: share for words, share in lexicon.extremes.items() if " " not in words}
 
     def tokens(self, words: Sequence[Word]) -> list[Token]:

@@ -40,6 +40,7 @@ from naila.understanding.words import MARKS, Phrases, Vocabulary, Word
 
 MOST_CHARS: Final = 400
 _MOST_WORDS: Final = 80
+_IT: Final = "it"
 
 
 class CommandReader:
@@ -51,17 +52,17 @@ class CommandReader:
 
     def __init__(self, lexicon: Lexicon) -> None:
         self._vocabulary = Vocabulary(lexicon)
-        units = Units(lexicon)
-        self._measures = Measures(lexicon, units)
-        compiler = Compiler(lexicon, self._vocabulary, units, self._measures)
+        self._units = Units(lexicon)
+        self._measures = Measures(lexicon, self._units)
+        compiler = Compiler(lexicon, self._vocabulary, self._units, self._measures)
         self._index = FleetIndex(lexicon, compiler)
         self._gate = Gate(lexicon)
-        matcher = Matcher(lexicon, Filler(lexicon, units, compiler.related))
+        matcher = Matcher(lexicon, Filler(lexicon, self._units, compiler.related))
         self._wishes = Wishes(lexicon, self._gate, Decider(lexicon, matcher))
         self._answers = Answers(lexicon, matcher, self._gate)
         self._followups = FollowUps(lexicon, matcher, self._gate)
         self._halting = Halting(lexicon)
-        self._state = StateQuestions(lexicon, compiler, self._gate)
+        self._state = StateQuestions(lexicon, compiler, self._gate, self._units)
         talk = (*lexicon.hearsay, *lexicon.negations, *lexicon.subordinators, *lexicon.later, *lexicon.questions)
         english = frozenset(word for phrase in talk for word in phrase.split())
         called = lexicon.address.nouns | lexicon.address.adjectives
@@ -71,6 +72,10 @@ class CommandReader:
         self._repeats = frozenset(lexicon.again)
         self._withdrawals = frozenset(lexicon.withdrawals)
         self._idle = self._withdrawals - frozenset(lexicon.stop.verbs)
+
+    def warm_up(self) -> None:
+        """Prepare what takes a while, in any thread; a text that comes before does not wait for all of it."""
+        self._units.warm_up()
 
     def read(
         self,
@@ -123,11 +128,13 @@ class CommandReader:
         if read is not None and not (last and isinstance(read, NotACommand)):
             return read
         fresh = read or self._fresh(tokens, context)
+        if isinstance(fresh, Doubtful) and question is None:
+            fresh = self._of_thing(tokens, last, context) or fresh
         if question is not None and question.kind == "argument" and isinstance(fresh, NotACommand):
             asks = any(token.text in {"?", '"'} for token in tokens)
             fresh = (None if asks else self._answers.unknown(plain, question, fleet)) or fresh
-        is_quoted = any(token.text == '"' for token in tokens)
-        return fresh if question is not None or is_quoted else self._followups.read(plain, last, fresh, context)
+        is_no_wish = any(token.text in {"?", '"'} for token in tokens)
+        return fresh if question is not None or is_no_wish else self._followups.read(plain, last, fresh, context)
 
     def _answered(
         self, tokens: Sequence[Token], plain: Sequence[Token], question: OpenQuestion | None, context: Context
@@ -157,7 +164,7 @@ class CommandReader:
             for at, part in enumerate(parts)
             if not (self._gate.is_address(part.tokens) or (at and self._gate.is_comparison(part.tokens)))
         ] or parts
-        is_reported = self._gate.is_reported(tokens, context.fleet.verbs)
+        is_reported = self._gate.is_reported(tokens, context.fleet.verbs, context.fleet.words)
         if is_reported or not 0 < len(parts) <= MOST_CLAUSES:
             return NotACommand()
         asked = self._asked(parts, context, only_questions=True)
@@ -167,6 +174,16 @@ class CommandReader:
         if isinstance(reading, NotACommand):
             return self._asked(parts, context, only_questions=False) or reading
         return reading
+
+    def _of_thing(self, tokens: Sequence[Token], last: Sequence[Step], context: Context) -> Commands | None:
+        """Read `close it` after `open the gripper`."""
+        thing = self._followups.thing(last, context)
+        if thing is None or [token.text for token in tokens].count(_IT) != 1:
+            return None
+        named = (Token("the", "the"), Token(thing, thing))
+        read = self._fresh([each for token in tokens for each in (named if token.text == _IT else (token,))], context)
+        is_its = isinstance(read, Commands) and {step.device_id for step in read.steps} == {context.about}
+        return read if isinstance(read, Commands) and is_its else None
 
     def _mended(self, tokens: Sequence[Token], context: Context) -> Reading | None:
         """Return what a wish is that is mended within the same breath: `a meter, no, half a meter`."""
@@ -229,7 +246,7 @@ class CommandReader:
             return None
         view = _narrowed(context.view, chosen, question)
         tokens = self._measures.tokens(self._vocabulary.words(question.text))
-        return self._fresh(tokens, Context(view=view, fleet=self._index.compiled(view)))
+        return self._fresh(tokens, Context(view=view, fleet=self._index.narrowed(view)))
 
     def _continued(self, steps: tuple[Step, ...], question: OpenQuestion, context: Context) -> Reading:
         """Return the whole of what was wanted, now that its doubtful step is clear."""

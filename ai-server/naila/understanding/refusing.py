@@ -84,7 +84,8 @@ class Refusals:
         at = first - int(first > 0 and texts[first - 1] in _ARTICLES)
         is_aimed = at > 0 and texts[at - 1] in _AIMS
         only = match.is_strong and match.missing == (slot.name,)
-        if slot.required and at < first and self._is_unspecific(tokens[at : unknown[-1] + 1]):
+        is_open = first and is_addressed(match, wish, context)
+        if slot.required and (at < first or is_open) and self._is_unspecific(tokens[at : unknown[-1] + 1]):
             return next_question(match, words_of(tokens))
         named = is_aimed or (at < first and (only or bool(match.arguments)))
         of_this = slot.required and (match.is_strong or match.frame.parameter is not None)
@@ -96,6 +97,8 @@ class Refusals:
     def _is_unspecific(self, tokens: Sequence[Token]) -> bool:
         """Whether words leave a value open: `vacuum a room`."""
         article, *rest = tokens
+        if article.text in {"something", "anything"} and not rest:
+            return True
         is_any = article.text in {"a", "an", "some", "any", "another"}
         return is_any and bool(rest) and all(token.lemma in self._unspecific for token in rest)
 

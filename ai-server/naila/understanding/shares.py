@@ -11,6 +11,7 @@ from naila.understanding.quantities import DEGREE, PERCENT, Units
 from naila.understanding.words import Phrases
 
 _EVIDENCE: Final = 0.3
+_AIMED: Final = 0.6
 _NEAR: Final = 3
 _ROUND: Final = frozenset({"turn", "circle", "rotation", "spin"})
 _PARTS: Final = frozenset({"full", "complete", "half", "quarter"})
@@ -66,15 +67,18 @@ class Shares:
     @staticmethod
     def _give(attempt: Attempt, places: range, share: float) -> None:
         around = range(max(0, places.start - _NEAR), min(len(attempt.tokens), places.stop + _NEAR))
-        near = {attempt.lemmas[place] for place in around if place not in places}
+        untaken = [at for at in range(places.start) if at not in attempt.taken]
+        near = {attempt.lemmas[at] for at in (*around, *untaken[-_NEAR:]) if at not in places}
         open_numbers = [slot for slot in attempt.open_numbers() if has_range(slot)]
         whose = [slot for slot in open_numbers if near & attempt.nouns_of(slot)]
         if not whose and attempt.only_setting() and _is_aimed(attempt, places.start):
             whose = open_numbers
         if len(whose) == 1:
             slot = whose[0]
-            value = (slot.minimum or 0.0) if share == 0 else (slot.maximum or 0.0) * share
-            attempt.give(slot, clamped(slot, tidy(value)), places, _EVIDENCE)
+            full = 100.0 if slot.unit == PERCENT and share not in {0.0, 1.0} else slot.maximum or 0.0
+            value = (slot.minimum or 0.0) if share == 0 else full * share
+            evidence = _AIMED if _is_aimed(attempt, places.start) else _EVIDENCE
+            attempt.give(slot, clamped(slot, tidy(value)), places, evidence)
 
     def _read_manners(self, attempt: Attempt) -> None:
         for at in range(len(attempt.texts)):
@@ -118,7 +122,9 @@ class Shares:
             for at in range(len(attempt.texts)):
                 length = phrases.at(attempt.texts, at) if attempt.is_free(at) else 0
                 if length:
-                    self._turn(attempt, angle, degrees, range(at, at + length))
+                    rounds = _rounds(attempt, at + length)
+                    end = at + length + int(rounds is not None)
+                    self._turn(attempt, angle, degrees if rounds is None else 360.0 * rounds, range(at, end))
 
     def _angle(self, attempt: Attempt) -> Slot | None:
         return next(
@@ -139,9 +145,9 @@ class Shares:
             ahead = [
                 place for place in range(at + 1, min(at + 4, len(attempt.tokens))) if attempt.lemmas[place] in _ROUND
             ]
-            if token.share and token.text in _PARTS and ahead:
+            if token.share and token.text in _PARTS and (ahead or _is_quarter(attempt, at)):
                 self._turn(attempt, angle, 360.0 * token.share, range(at, at + 1))
-                attempt.filling.named.add(ahead[0])
+                attempt.filling.named.update(ahead[:1])
                 return
 
     def _turn(self, attempt: Attempt, angle: Slot, degrees: float, places: range) -> None:
@@ -164,6 +170,20 @@ class Shares:
             two_ways = len(slot.choices) == 2 and any(both <= values for both in _OPPOSITES)
             if slot.required and two_ways and slot.name not in arguments:
                 arguments[slot.name] = slot.choices[0].value
+
+
+def _is_quarter(attempt: Attempt, at: int) -> bool:
+    """Whether it is the `a quarter` of `turn a quarter to the left`."""
+    is_part_of = attempt.texts[at + 1 : at + 2] in (["of"], ["past"])
+    turns = any(lemma in _ROUND or lemma == "rotate" for lemma in attempt.lemmas[:at])
+    is_said = attempt.texts[max(0, at - 1) : at + 1] == ["a", "quarter"]
+    return is_said and turns and not (is_part_of or _is_aimed(attempt, at))
+
+
+def _rounds(attempt: Attempt, at: int) -> float | None:
+    """Return how often somebody is to go all the way round: the `once` of `spin round once`."""
+    amount = attempt.tokens[at].amount if at < len(attempt.tokens) else None
+    return amount.value if amount is not None and amount.counted and attempt.is_free(at) else None
 
 
 def _is_aimed(attempt: Attempt, at: int) -> bool:

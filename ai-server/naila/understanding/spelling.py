@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from rapidfuzz.distance import OSA
@@ -27,14 +28,14 @@ class Spelling:
     def __init__(self, known: frozenset[str]) -> None:
         self._known = known
 
-    def corrected(self, words: Sequence[Word], vocabulary: Iterable[str]) -> list[Word] | None:
+    def corrected(self, words: Sequence[Word], vocabulary: frozenset[str]) -> list[Word] | None:
         """Return the words with those that nobody knows corrected, None where nothing surely can be.
 
         Args:
             words: as they were said.
             vocabulary: the words that devices are spoken of with.
         """
-        candidates = frozenset(word for word in (*vocabulary, *_COMMON.split()) if len(word) >= _SHORTEST)
+        candidates = _candidates(vocabulary)
         corrected: list[Word] = []
         changes = 0
         for word in words:
@@ -50,6 +51,11 @@ class Spelling:
         if len(word.text) < _SHORTEST or not word.text.isalpha():
             return False
         return not ({word.text, word.lemma} & (self._known | candidates))
+
+
+@lru_cache(16)
+def _candidates(vocabulary: frozenset[str]) -> frozenset[str]:
+    return frozenset(word for word in (*vocabulary, *_COMMON.split()) if len(word) >= _SHORTEST)
 
 
 def _nearest(text: str, candidates: Iterable[str]) -> str | None:

@@ -11,13 +11,13 @@ from naila.fleet import DeviceView, FleetView
 from naila.understanding.compiler import Compiler
 from naila.understanding.fleet_index import Compiled, words_of
 from naila.understanding.gate import Gate
-from naila.understanding.quantities import Token
+from naila.understanding.quantities import PERCENT, Token, Units
 from naila.understanding.reading import StateQuestion, StateTopic
 from naila.understanding.targets import Mention
 from naila.understanding.words import Phrases
 
 _LONGEST: Final = 20
-_PART, _SYNONYM, _ADJECTIVE, _DESCRIBED = 1.0, 0.8, 0.9, 0.4
+_PART, _SYNONYM, _ADJECTIVE, _DESCRIBED, _ONLY_DESCRIBED = 1.0, 0.8, 0.9, 0.4, 0.3
 _CANONICAL: Final = {"is": "are", "does": "do", "has": "have", "it": "you", "am": "are", "'s": ""}
 _HANDING: Final = frozenset({"give", "show"})
 _PLACES: Final = frozenset({"there", "here"})
@@ -58,10 +58,12 @@ class StateQuestions:
         lexicon: the language.
         compiler: knows the words of devices.
         gate: knows what is only polite.
+        units: units of measurement.
     """
 
-    def __init__(self, lexicon: Lexicon, compiler: Compiler, gate: Gate) -> None:
+    def __init__(self, lexicon: Lexicon, compiler: Compiler, gate: Gate, units: Units) -> None:
         wording = lexicon.state
+        self._units = units
         self._compiler = compiler
         self._gate = gate
         self._ask = Phrases(wording.ask)
@@ -113,8 +115,9 @@ class StateQuestions:
     def _prepared(
         self, kept: list[Token], view: FleetView, fleet: Compiled, *, asked: bool, about: str | None
     ) -> _Asked:
-        mentions = fleet.names.mentions(kept)
         texts = [token.text for token in kept]
+        has_own = view.device(view.speaker) is not None
+        mentions = [each for each in fleet.names.mentions(kept) if not (has_own and texts[each.start] == "your")]
         places = {place: mention for mention in mentions for place in range(mention.start, mention.end)}
         first = places[0].end if 0 in places else 0
         start = first + length if (length := self._ask.at(texts, first)) else 0
@@ -212,7 +215,7 @@ class StateQuestions:
                 rank = (round(score, 3), device_id == (question.device or view.speaker))
                 if best is None or rank > best[:2]:
                     best = (*rank, device_id, name, topic)
-        if best is None or (doing is not None and best[4] == "field" and question.content[0][1].endswith("ing")):
+        if best is None or (doing is not None and best[4] == "field" and not _is_called(question, best[3])):
             return doing
         is_named = {lemma for lemma, _ in question.content} & set(self._compiler.lemmas(best[3]))
         if not is_named and (not question.is_question or question.tokens[0].text in _HANDING):
@@ -281,9 +284,12 @@ class StateQuestions:
     def _fields(self, device: DeviceView, content: Sequence[tuple[str, str]]) -> list[tuple[str, float, str]]:
         """Return the fields and parameters that every word of a question fits, with how well."""
         profile = device.profile
+        called = self._compiler.lemmas(profile.name)
+        others = [pair for pair in content if pair[0] not in called]
+        readings = (content, others) if others else (content,)  # the `fish food` of a fish feeder
         found = []
         for name, spec in profile.telemetry.items():
-            score = self._fit(name, spec.description, content)
+            score = max(self._fit(name, spec.description, said, spec.unit) for said in readings)
             if score:
                 found.append((name, score, "field"))
         for name, parameter in profile.parameters.items():
@@ -292,13 +298,18 @@ class StateQuestions:
                 found.append((name, score, "parameter"))
         return found
 
-    def _fit(self, name: str, description: str, content: Sequence[tuple[str, str]]) -> float:
+    def _is_unit(self, word: str, unit: str | None) -> bool:
+        """Whether a word is the unit of a field: the `watts` of a power."""
+        named = self._units.named(word)
+        return named not in {None, PERCENT} and named == self._units.declared(unit)
+
+    def _fit(self, name: str, description: str, content: Sequence[tuple[str, str]], unit: str | None = None) -> float:
         parts = self._compiler.lemmas(name)
         related = {other for part in parts for other in self._compiler.related.to(part)}
         described = set(self._compiler.lemmas(description))
         total, hit = 0.0, set()
         for lemma, text in content:
-            attribute = self._adjectives.get(lemma) or self._adjectives.get(text)
+            attribute = self._adjectives.get(text) or self._adjectives.get(lemma)
             compared = self._relative.get(text)
             attribute = attribute or (compared[0] if compared and text.endswith("er") else None)
             if lemma in parts or text in parts:
@@ -310,15 +321,24 @@ class StateQuestions:
             elif lemma in related or (attribute is not None and attribute in related):
                 total += _SYNONYM
                 hit.update(part for part in parts if {lemma, attribute} & self._compiler.related.to(part))
-            elif lemma in described or text in described:
+            elif self._is_unit(lemma, unit):
+                total += _SYNONYM
+                hit.add(lemma)
+            elif {lemma, text, attribute, text.replace("any", "some")} & described:
                 total += _DESCRIBED
                 if attribute is not None:
                     hit.add(lemma)  # `how fast` of a field that tells how fast it turns
             elif text not in self._degrees:
                 return 0.0
         if not hit:
-            return 0.0
+            return _ONLY_DESCRIBED if len(content) > 1 and total >= _DESCRIBED * len(content) else 0.0
         return total / len(content) + len(hit & set(parts)) / len(parts)
+
+
+def _is_called(question: _Asked, name: str) -> bool:
+    """Whether a field is called by the very word that was said, as `tracking`: that is asked, not what goes on."""
+    text = question.content[0][1]
+    return not text.endswith("ing") or text in name.casefold().split("_")
 
 
 def _without_doing(question: _Asked, fleet: Compiled) -> _Asked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from naila.config.lexicon import Lexicon
@@ -13,6 +14,7 @@ from naila.understanding.related import Related
 from naila.understanding.words import Phrases
 
 _LONGEST_NAME: Final = 5
+_MOST_KEPT: Final = 32  # a text is looked through several times
 _CLOSED: Final = frozenset({"the", "a", "an", "my", "your", "our", "this", "that", "another"})
 _RELATIVE: Final = frozenset(
     {"with", "that", "which", "who", "for", "on", "in", "at", "of", "to", "from", "and", "by", ","}
@@ -29,7 +31,6 @@ class Mention:
         devices: ids of those that may be meant.
         every: all of them are meant.
         article: it has an article: `the rover`.
-        pronoun: it is only `it`.
     """
 
     start: int
@@ -37,7 +38,6 @@ class Mention:
     devices: frozenset[str]
     every: bool = False
     article: bool = False
-    pronoun: bool = False
 
 
 class Names:
@@ -74,9 +74,13 @@ class Names:
         for profile in profiles:
             self._learn(profile, lemmas, related)
         self.vocabulary = frozenset(word for name in self._names for word in name)
+        self._kept = lru_cache(_MOST_KEPT)(self._found)
 
     def mentions(self, tokens: Sequence[Token]) -> tuple[Mention, ...]:
         """Return every mention, in order."""
+        return self._kept(tuple(tokens))
+
+    def _found(self, tokens: tuple[Token, ...]) -> tuple[Mention, ...]:
         lemmas = [token.lemma for token in tokens]
         texts = [token.text for token in tokens]
         found: list[Mention] = []

@@ -271,10 +271,11 @@ def _left_open(step: Step, clauses: int) -> Doubtful:
 
 
 def _says_again(decision: Sequence[Step], steps: Sequence[Step], parts: Sequence[Clause]) -> bool:
-    """Whether the same is said in other words: `come down and land`."""
+    """Whether the same is said in other words: `come down and land`, `drive to the charger and charge`."""
     before, now = ({token.lemma for token in part.tokens} for part in parts)
     is_same = len(decision) == 1 and decision[0] == (steps[-1] if steps else None)
-    return is_same and not decision[0].arguments and not before & now
+    is_goal = is_same and all(isinstance(value, str) for value in decision[0].arguments.values())
+    return is_goal and not before & now
 
 
 def _is_complete(part: Part | None) -> bool:

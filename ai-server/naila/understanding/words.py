@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from naila.config.lexicon import Lexicon
@@ -44,6 +45,7 @@ _TOKEN: Final = re.compile(
     r"|[%°]|[.,;:!?\"()\n]"
 )
 _MOST_CHARS: Final = 120
+_MOST_KEPT: Final = 4096
 _VOWELS: Final = frozenset("aeiou")
 
 
@@ -76,7 +78,6 @@ class Phrases:
             self._by_first.setdefault(words[0], []).append(words)
         for listed in self._by_first.values():
             listed.sort(key=len, reverse=True)
-        self._whole = frozenset(" ".join(words) for listed in self._by_first.values() for words in listed)
 
     def at(self, texts: Sequence[str], start: int) -> int:
         """Return how many words of a phrase stand at `start`; 0 for none."""
@@ -98,15 +99,16 @@ class Phrases:
         """Whether any phrase stands anywhere."""
         return any(self.at(texts, start) for start in range(len(texts)))
 
-    def __contains__(self, text: str) -> bool:
-        return text in self._whole
-
 
 class Vocabulary:
     """Cuts texts into words and knows their base forms.
 
     Args:
         lexicon: the language.
+
+    Attributes:
+        known: every word of the language.
+        lemmas: gives the base forms of a declaration's text.
     """
 
     def __init__(self, lexicon: Lexicon) -> None:
@@ -128,6 +130,7 @@ class Vocabulary:
             lexicon.state.plain,
             lexicon.state.adjectives,
         )
+        self.lemmas = lru_cache(_MOST_KEPT)(self._lemmas)
         self.known: frozenset[str] = frozenset(word for group in groups for phrase in group for word in phrase.split())
 
     def words(self, text: str) -> list[Word]:
@@ -139,7 +142,7 @@ class Vocabulary:
             text = pattern.sub(new, text)
         return [self._word("." if found == "\n" else found) for found in _TOKEN.findall(text)]
 
-    def lemmas(self, text: str) -> tuple[str, ...]:
+    def _lemmas(self, text: str) -> tuple[str, ...]:
         """Return the base forms of a declaration's text, without marks; no more than its first characters."""
         return tuple(word.lemma for word in self.words(text[:_MOST_CHARS]) if word.text not in MARKS)
 
