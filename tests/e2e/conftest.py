@@ -5,6 +5,7 @@ Tests on the shared daemon keep apart by their device ids.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from naila.config.settings import Settings
 from support.brain import Brain, BrainMaker
-from support.mosquitto import Mosquitto
+from support.mosquitto import Mosquitto, free_port
 
 QUEUE_MAX = 4
 
@@ -59,14 +60,27 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     own.stop()
 
 
+@pytest.fixture(scope="session")
+def read_in(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
+    """The KV of what every prompt begins with, as a daemon leaves it on disk."""
+    brain = Brain(tmp_path_factory.mktemp("read-in"), free_port(), LLM_MODEL_PATH=str(model_path)).start()
+    brain.wait_for_log("phase: running")
+    assert brain.stop() == 0, brain.log()
+    return brain.folder / "state" / "kv"
+
+
 @pytest.fixture
-def make_brain(tmp_path: Path, model_path: Path) -> Iterator[BrainMaker]:
-    """Makes daemons of the test's own, not started; whatever runs at the end is killed."""
+def make_brain(tmp_path: Path, model_path: Path, read_in: Path) -> Iterator[BrainMaker]:
+    """Makes daemons of the test's own, not started; whatever runs at the end is killed.
+
+    They have been here before: what prompts begin with need not be read in again, for seconds at each start.
+    """
     made: list[Brain] = []
 
     def make(port: int, **environ: str) -> Brain:
         folder = tmp_path / f"brain-{len(made)}"
-        folder.mkdir()
+        shutil.copytree(read_in, folder / "state" / "kv")
+        (folder / "state").chmod(0o700)
         made.append(Brain(folder, port, **{"LLM_MODEL_PATH": str(model_path), "LLM_SEED": "7", **environ}))
         return made[-1]
 

@@ -205,7 +205,7 @@ async def test_control_strings_are_answered_like_any_words(settings: Settings, t
 
 async def test_a_conversation_that_outgrows_the_context_goes_on(settings: Settings) -> None:
     async with Device(settings, "talker") as device:
-        words = " ".join(f"thing number {number}," for number in range(240))
+        words = " ".join(f"thing number {number}," for number in range(180))
         for _ in range(2):
             reply = await device.ask(ask_of("talker", f"Remember this: {words}", max_tokens=8))
     assert reply.source == "llm"

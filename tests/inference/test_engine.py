@@ -259,13 +259,13 @@ def test_more_conversations_than_sequences_are_all_answered(model_path: Path) ->
 
 
 def test_more_conversations_than_cells_are_all_answered_as_if_alone(model_path: Path, reference: Reference) -> None:
-    rig = Rig(model_path, n_cells=256, n_ctx=256)
+    rig = Rig(model_path, n_cells=160, n_ctx=160)
     prompts = [rig.prompt(question) for question in QUESTIONS]
-    together = [rig.ask(prompt, max_tokens=100) for prompt in prompts]
+    together = [rig.ask(prompt, max_tokens=50) for prompt in prompts]
     assert all(answer.end() for answer in together)
     assert rig.engine.figures.preempted > 0
     for prompt, before in zip(prompts, together, strict=True):
-        assert_same(reference, prompt, before, rig.ask(prompt, max_tokens=100))
+        assert_same(reference, prompt, before, rig.ask(prompt, max_tokens=50))
     rig.close()
 
 
@@ -285,10 +285,12 @@ def test_a_prompt_that_can_never_fit_is_refused(rig: Rig, length: int) -> None:
         rig.ask([5] * length)
 
 
-def test_an_answer_ends_where_the_context_does(rig: Rig) -> None:
-    answer = rig.ask([5] * 1015, max_tokens=500)
+def test_an_answer_ends_where_the_context_does(model_path: Path) -> None:
+    rig = Rig(model_path, n_cells=256, n_ctx=256)
+    answer = rig.ask([5] * 247, max_tokens=500)
     assert answer.end().finish_reason in {"length", "stop"}
     assert answer.end().usage.completion_tokens <= 10
+    rig.close()
 
 
 def test_reading_in_only_makes_the_next_request_warm(rig: Rig) -> None:
@@ -456,7 +458,7 @@ def test_an_engine_that_was_idle_for_long_does_not_count_as_stalled(model_path: 
     rig = Rig(model_path)
     rig.ask([7, 8, 9], max_tokens=1).end()
     time.sleep(3.0)  # the idle time itself is what is tested
-    answer = rig.ask(list(range(1000, 1500)), max_tokens=8)
+    answer = rig.ask(list(range(1000, 1200)), max_tokens=8)
     stalls = []
     while not answer.ends:
         stalls.append(rig.engine.stalled_for())

@@ -293,7 +293,7 @@ async def test_what_the_process_logs_is_a_line_of_this_log(boot: Boot, caplog: p
         {"log": "a dead file", "level": logging.WARNING, "logger": "naila.inference.kv_store"},
         {"log": "x" * 100_000, "level": 10**6, "logger": "root"},
     ]
-    boot("".join(f"out({json.dumps(line)!r})\n" for line in lines) + loaded(f"out({json.dumps(lines[0])!r}); live(30)"))
+    boot("".join(f"out({json.dumps(line)!r})\n" for line in lines) + loaded(f"out({json.dumps(lines[0])!r}); live(1)"))
     async with started():
         await asyncio.sleep(0.3)
     said = [(record.name, record.levelno, len(record.getMessage())) for record in caplog.records]
