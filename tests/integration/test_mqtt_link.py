@@ -197,6 +197,29 @@ async def test_what_finds_no_room_is_refused_and_not_forgotten(mosquitto: Mosqui
         assert {notice.code for notice in notices} == {"busy"}
 
 
+async def test_what_finds_no_room_is_told_even_while_much_waits_to_be_sent(mosquitto: Mosquitto) -> None:
+    """Then once for many, and not so that it pushes out what others wait for."""
+    brain = EchoBrain(mosquitto.settings())
+    brain.gate.clear()
+    async with brain.running() as link, Device(mosquitto.settings(), "r1") as device:
+        for number in range(900):
+            link.publish(ErrorNotice(device_id="other", code="busy", message="x" * 50_000, id=f"o{number}"))
+        for number in range(400):
+            device.send_raw(replace(raw(f'{{"id": "m{number}", "text": "hello"}}'), qos=0))
+        told, summaries = 0, 0
+        async with asyncio.timeout(20):
+            while told < 399 - MAX_INTAKE_PER_DEVICE or told < link.status.refused:
+                event = await device.hear()
+                if isinstance(event, ErrorNotice):
+                    many = re.match(r"(\d+) more messages of this device found no room", event.message)
+                    told += int(many[1]) if many else 1
+                    summaries += many is not None
+        assert told == link.status.refused
+        assert summaries
+        assert link.status.dropped == 0
+        brain.gate.set()
+
+
 async def test_a_bad_device_id_is_told_on_its_own_error_topic(mosquitto: Mosquitto) -> None:
     brain = EchoBrain(mosquitto.settings())
     async with Ear(mosquitto, "naila/devices/a b/error") as ear, brain.running():

@@ -6,6 +6,7 @@ It listens for each reply and each error, and waits until none has come for a wh
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 
@@ -28,11 +29,13 @@ class Flood:
     def heard(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         """Take a reply or an error."""
         self.last = time.monotonic()
-        request_id = json.loads(message.payload).get("id")
+        document = json.loads(message.payload)
+        request_id = document.get("id")
         if message.topic.endswith("/reply"):
             self.answered.add(request_id)
         elif request_id is None:
-            self.told_without_id += 1
+            many = re.match(r"(\d+) more messages", document["message"])
+            self.told_without_id += int(many[1]) if many else 1
         else:
             self.told.add(request_id)
 

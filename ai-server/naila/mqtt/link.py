@@ -28,6 +28,7 @@ MAX_INTAKE = 1024
 MAX_INTAKE_PER_DEVICE = 128
 INTAKE_SLICE_S = 0.002
 MANY_WAITING_TO_BE_SENT = 500
+TELL_LATER_S = 0.1
 ECHO_TIMEOUT_S = 10.0
 SUBSCRIBE_TIMEOUT_S = 5.0
 
@@ -144,6 +145,7 @@ class MqttLink:
         self._intake_started = intake
         self._intake: asyncio.Queue[_Taken] = asyncio.Queue(MAX_INTAKE)
         self._waiting: Counter[str | None] = Counter()
+        self._untold: Counter[str] = Counter()
         self._accepting_since: float | None = None
         self._arrived_at = 0.0
         self._is_old = False
@@ -401,13 +403,29 @@ class MqttLink:
             self.publish(notice, to=event if isinstance(event, Intent) else None)
 
     def _refuse_for_want_of_room(self, taken: _Taken) -> None:
-        """Tell the device, unless so much waits to be sent that these notices would push out what others wait for."""
-        if self._connection.waiting >= MANY_WAITING_TO_BE_SENT:
-            self._refused += 1
-            log.warning("refused from %s for want of room, and could not tell it", taken.sender)
+        """Tell the device; once for many where so much waits to be sent that others' messages would be pushed out."""
+        sender = taken.sender
+        if sender is None or self._connection.waiting < MANY_WAITING_TO_BE_SENT:
+            text = f"{self._waiting[sender]} messages of this device wait to be taken in: send it again later"
+            self._refuse(ContractError("busy", text, device_id=sender), taken.event)
             return
-        text = f"{self._waiting[taken.sender]} messages of this device wait to be taken in: send it again later"
-        self._refuse(ContractError("busy", text, device_id=taken.sender), taken.event)
+        self._refused += 1
+        if not self._untold:
+            self._tell_later()
+        self._untold[sender] += 1
+
+    def _tell_later(self) -> None:
+        asyncio.get_running_loop().call_later(TELL_LATER_S, self._tell_untold)
+
+    def _tell_untold(self) -> None:
+        if self._connection.waiting >= MANY_WAITING_TO_BE_SENT:
+            self._tell_later()
+            return
+        for device_id, count in self._untold.items():
+            log.info("refused %d more messages from %s for want of room", count, device_id)
+            text = f"{count} more messages of this device found no room: send again later what got no answer"
+            self.publish(ErrorNotice(device_id=device_id, code="busy", message=text))
+        self._untold.clear()
 
     def _sender(self, message: Publication) -> str | None:
         try:
