@@ -19,6 +19,7 @@ from naila.events import (
     BrainStatus,
     Cancel,
     DeviceStatus,
+    EmergencyStop,
     ErrorNotice,
     Health,
     Intent,
@@ -211,13 +212,34 @@ async def test_what_finds_no_room_is_told_even_while_much_waits_to_be_sent(mosqu
             while told < 399 - MAX_INTAKE_PER_DEVICE or told < link.status.refused:
                 event = await device.hear()
                 if isinstance(event, ErrorNotice):
-                    many = re.match(r"(\d+) more messages of this device found no room", event.message)
-                    told += int(many[1]) if many else 1
-                    summaries += many is not None
+                    told += _told(event)
+                    summaries += _told(event) > 1
         assert told == link.status.refused
         assert summaries
         assert link.status.dropped == 0
         brain.gate.set()
+
+
+async def test_who_floods_is_told_a_number_and_the_others_are_heard(mosquitto: Mosquitto) -> None:
+    brain = EchoBrain(mosquitto.settings())
+    async with (
+        brain.running() as link,
+        Device(mosquitto.settings(), "r1") as flooder,
+        Device(mosquitto.settings(), "r2") as other,
+    ):
+        for number in range(1000):
+            flooder.send(say("refuse", f"m{number}"))
+        assert (await other.ask(Intent(device_id="r2", id="a1", text="hello"), timeout_s=10)).text == "you said: hello"
+        notices: list[ErrorNotice] = []
+        async with asyncio.timeout(20):
+            while sum(map(_told, notices)) < 1000:
+                event = await flooder.hear()
+                notices += [event] if isinstance(event, ErrorNotice) else []
+        assert link.status.refused == sum(map(_told, notices)) == 1000
+        assert {notice.code for notice in notices} == {"busy"}
+        assert len(notices) < 900
+        flooder.send(EmergencyStop(device_id="r1"))
+        await until(lambda: len(brain.stops) == 1)
 
 
 async def test_a_bad_device_id_is_told_on_its_own_error_topic(mosquitto: Mosquitto) -> None:
@@ -409,6 +431,12 @@ async def test_no_answer_is_a_timeout_and_the_id_is_repeated(mosquitto: Mosquitt
             await device.ask(say("hello"), timeout_s=0.5, repeat_s=0.1)
         await until(lambda: len(brain.accepted) >= 3)
         assert set(brain.texts) == {"hello"}
+
+
+def _told(notice: ErrorNotice) -> int:
+    """Return of how many refusals a notice tells."""
+    many = re.match(r"(\d+) more messages of this device found no room", notice.message)
+    return int(many[1]) if many else 1
 
 
 async def _flood(device: Device, brain: EchoBrain, count: int) -> None:

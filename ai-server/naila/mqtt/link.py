@@ -20,7 +20,8 @@ from naila.mqtt.codec import Codec
 from naila.mqtt.connection import Connection
 from naila.mqtt.connection_state import ConnectionState, Receipt
 from naila.mqtt.publication import Publication
-from naila.mqtt.topics import Topics
+from naila.mqtt.refusals import Refusals
+from naila.mqtt.topics import INTENT, Topics
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ class MqttLink:
         self._intake_started = intake
         self._intake: asyncio.Queue[_Taken] = asyncio.Queue(MAX_INTAKE)
         self._waiting: Counter[str | None] = Counter()
-        self._untold: Counter[str] = Counter()
+        self._refusals = Refusals()
         self._accepting_since: float | None = None
         self._arrived_at = 0.0
         self._is_old = False
@@ -155,7 +156,6 @@ class MqttLink:
         self._awaited_echo: bytes | None = None
         self._echo_until = 0.0
         self._echo_of = 0
-        self._refused = 0
         will = codec.encode(BrainStatus(status="offline"))
         self._connection = Connection(
             BrokerAddress.from_settings(settings, will=will),
@@ -188,7 +188,7 @@ class MqttLink:
             protocol=state.protocol,
             error=state.error or _error_of_stops(stops),
             received=state.received + stops.received,
-            refused=self._refused,
+            refused=self._refusals.total,
             published=state.published + stops.published,
             dropped=state.dropped + stops.dropped,
             reconnects=state.reconnects,
@@ -304,7 +304,8 @@ class MqttLink:
         taken = _Taken(
             message, receipt, self._sender(message), stop, self._monotonic(), self._may_be_old(receipt.connection)
         )
-        if self._intake.full() or self._waiting[taken.sender] >= MAX_INTAKE_PER_DEVICE:
+        is_crowded = self._intake.full() or self._waiting[taken.sender] >= MAX_INTAKE_PER_DEVICE
+        if is_crowded or (stop is None and self._floods(taken)):
             self._refuse_for_want_of_room(taken)
             self._connection.ack(receipt)
             return
@@ -394,25 +395,26 @@ class MqttLink:
 
     def _refuse(self, refusal: ContractError, event: Inbound | None) -> None:
         """Tell the device, where its topic names one that can be told."""
-        self._refused += 1
+        self._refusals.total += 1
         device_id = refusal.device_id or (event.device_id if event else None)
         request_id = refusal.request_id or (event.id if isinstance(event, Intent) else None)
         log.info("refused from %s: %s: %s", device_id, refusal.code, refusal)
         if device_id is not None:
+            self._refusals.tell_each(device_id, self._monotonic())
             notice = ErrorNotice(device_id=device_id, code=refusal.code, message=str(refusal), id=request_id)
             self.publish(notice, to=event if isinstance(event, Intent) else None)
 
     def _refuse_for_want_of_room(self, taken: _Taken) -> None:
-        """Tell the device; once for many where so much waits to be sent that others' messages would be pushed out."""
+        """Tell the device; once for many where it floods, or others' messages would be pushed out."""
         sender = taken.sender
-        if sender is None or self._connection.waiting < MANY_WAITING_TO_BE_SENT:
+        if sender is None or not (self._floods(taken) or self._connection.waiting >= MANY_WAITING_TO_BE_SENT):
             text = f"{self._waiting[sender]} messages of this device wait to be taken in: send it again later"
             self._refuse(ContractError("busy", text, device_id=sender), taken.event)
             return
-        self._refused += 1
-        if not self._untold:
+        self._refusals.total += 1
+        if not self._refusals.waits:
             self._tell_later()
-        self._untold[sender] += 1
+        self._refusals.tell_later(sender)
 
     def _tell_later(self) -> None:
         asyncio.get_running_loop().call_later(TELL_LATER_S, self._tell_untold)
@@ -421,11 +423,17 @@ class MqttLink:
         if self._connection.waiting >= MANY_WAITING_TO_BE_SENT:
             self._tell_later()
             return
-        for device_id, count in self._untold.items():
+        for device_id, count in self._refusals.take():
             log.info("refused %d more messages from %s for want of room", count, device_id)
             text = f"{count} more messages of this device found no room: send again later what got no answer"
             self.publish(ErrorNotice(device_id=device_id, code="busy", message=text))
-        self._untold.clear()
+
+    def _floods(self, taken: _Taken) -> bool:
+        """Whether it is one more wish of a device that was just refused many."""
+        sender = taken.sender
+        if sender is None or not self._refusals.are_many(sender, taken.arrived_at):
+            return False
+        return taken.message.topic == self._topics.device(sender, INTENT)
 
     def _sender(self, message: Publication) -> str | None:
         try:
