@@ -11,6 +11,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from support.often import HowOften
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -53,7 +55,9 @@ def test_a_fleet_is_measured_beside_a_locked_llama(model_path: Path, tmp_path: P
 
 @pytest.mark.model
 @pytest.mark.broker
-def test_a_restart_is_measured_with_and_without_saved_kv(model_path: Path, tmp_path: Path) -> None:
+def test_a_restart_is_measured_with_and_without_saved_kv(model_path: Path, tmp_path: Path, how_often: HowOften) -> None:
+    if not how_often(0, 1):
+        pytest.skip("only in the long run")
     printed, written = fleet(model_path, tmp_path, "--restart", "--turns", "2", "--persona", "storyteller")
 
     (warm,), (cold,) = written["restarts"].values()

@@ -50,7 +50,7 @@ async def endure(scene: Scene, requests: int, robots: int, **environ: str) -> Se
 
 
 async def test_a_day_of_requests_without_a_model(scene: Scene, how_often: HowOften) -> None:
-    requests = how_often(1500, 86_400)
+    requests = how_often(600, 86_400)
     warm = await endure(scene, requests, 10)
     assert warm[-1].rss - warm[0].rss <= max(1000 * requests, SLACK_BYTES)
     if requests > 50_000:  # of fewer, the slope is noise
@@ -61,7 +61,7 @@ async def test_a_day_of_requests_without_a_model(scene: Scene, how_often: HowOft
 
 @pytest.mark.model
 async def test_requests_to_the_model(scene: Scene, how_often: HowOften, model_path: Path) -> None:
-    requests = how_often(40, 500)
+    requests = how_often(16, 500)
     warm = await endure(scene, requests, 4, LLM_MODEL_PATH=str(model_path), LLM_MAX_TOKENS="8")
     if requests == 500:  # of fewer, all is warm-up
         assert warm[-1].rss - warm[0].rss <= SLACK_BYTES

@@ -264,8 +264,8 @@ class Asking:
 
     def __init__(self, path: Path, folder: Path, n_cells: int = 2048) -> None:
         plan = EnginePlan(
-            n_threads=2,
-            n_threads_batch=2,
+            n_threads=1,
+            n_threads_batch=1,
             n_gpu_layers=0,
             n_ctx=1024,
             n_cells=n_cells,
@@ -327,7 +327,7 @@ def test_after_a_restart_the_fleet_shares_its_opening_as_before(model_path: Path
     assert [text for text, _ in answers[0]] == [text for text, _ in answers[1]]
     assert all(cached == 300 for _, cached in answers[0])
     assert all(cached == len(prompt) - 1 for (_, cached), prompt in zip(answers[1], prompts, strict=True))
-    assert figures[0][0] == figures[1][0] < 700
+    assert all(cells_used < 700 for cells_used, _ in figures)  # not shared, the opening alone would take 1200
     assert [restored for _, restored in figures] == [0, 5]
 
 
