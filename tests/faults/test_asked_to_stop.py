@@ -27,7 +27,7 @@ async def test_a_daemon_that_is_asked_to_stop_in_mid_answer(
     scene: Scene, how_often: HowOften, model_path: Path
 ) -> None:
     """It is out within five seconds, and each request is answered, by it or after the restart, once."""
-    brain = scene.brain(scene.broker.port, LLM_MODEL_PATH=str(model_path), LLM_MAX_TOKENS="1000")
+    brain = scene.brain(scene.broker.port, LLM_MODEL_PATH=str(model_path), LLM_MAX_TOKENS="300")
     tally, out_s, finished = scene.tally, list[float](), Counter[str]()
     async with AsyncExitStack() as stack:
         settings = scene.broker.settings()
