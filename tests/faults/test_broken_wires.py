@@ -107,7 +107,7 @@ async def test_a_bad_wire_costs_nothing(scene: Scene, fault: Fault, how_often: H
         pytest.skip("only in the long run")
     async with scene.tapped() as wire, busy(scene, wire):
         for _ in range(how_often(1, 5)):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(how_often(1, 3))  # time to come back from the one before
             scene.tally.fault(fault.__name__)
             await fault(scene, wire)
             scene.tally.over()
