@@ -33,6 +33,7 @@ NAMES = (
     "more_people",
     "more_devices",
     "fresh_people",
+    "later_people",
     "traps",
     "probes",
 )

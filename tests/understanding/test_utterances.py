@@ -32,6 +32,7 @@ SETS = (
     "more_people.yaml",
     "more_devices.yaml",
     "fresh_people.yaml",
+    "later_people.yaml",
     "traps.yaml",
     "probes.yaml",
 )

@@ -12,6 +12,7 @@ from naila.understanding.quantities import DEGREE, PERCENT, Amount, Units
 
 _UNIT, _CLEAR_UNIT, _COUNT, _BARE = 0.4, 0.6, 0.4, 0.2
 _NEAR: Final = 3
+_MIDNIGHT: Final = 24
 _ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _HOLDING: Final = frozenset({"set", "put", "keep", "leave", "hold", "fix", "speed"})
 _LINKS: Final = frozenset({"of", "to", "at", "is"})
@@ -109,7 +110,7 @@ def _counted_by_noun(attempt: Attempt, at: int) -> tuple[Slot, int] | None:
 def _is_hour(attempt: Attempt, at: int) -> bool:
     """Whether a bare number may be a time of day: `turn up at eight`."""
     amount = attempt.tokens[at].amount
-    is_bare = amount is not None and amount.unit is None
+    is_bare = amount is not None and amount.unit is None and amount.value <= _MIDNIGHT
     return is_bare and at > 0 and attempt.texts[at - 1] == "at" and not _HOLDING & set(attempt.lemmas)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from naila.config.lexicon import Lexicon
 from naila.understanding.amounts import Amounts
 from naila.understanding.attempt import Attempt, clamped, has_range, tidy
-from naila.understanding.frames import Slot
+from naila.understanding.frames import WAYS, Slot
 from naila.understanding.related import Related
 from naila.understanding.words import Phrases
 
@@ -36,6 +36,7 @@ class Changes:
         self._factors = lexicon.factors
         self._adjectives = lexicon.state.adjectives
         self._phrases = Phrases(lexicon.relative)
+        self._carriers = lexicon.carriers
 
     def read(self, attempt: Attempt) -> None:
         """Give a frame the new value of its setting; without a present one it stays missing, to be asked for."""
@@ -50,23 +51,30 @@ class Changes:
             return
         for at in range(len(attempt.texts)):
             length = self._length(attempt, at)
-            if length and attempt.lemmas[at] in _LIFTS and self._is_its_verb(attempt, at):
-                self._leave_open(attempt, at)
+            if length and self._is_open(attempt, range(at, at + length)):
+                self._leave_open(attempt, range(at, at + length))
                 return
             if length and self._change(attempt, slot, about, range(at, at + length)):
                 return
 
-    @staticmethod
-    def _is_its_verb(attempt: Attempt, at: int) -> bool:
-        """Whether it is what the action does, not how a setting differs: `raise the forks` leaves open how high."""
-        does = attempt.frame.parameter is None and any(attempt.frame.verbs.get(verb, 0.0) > _SURE for verb in _LIFTS)
-        others = {text for place, text in enumerate(attempt.texts) if place != at}
-        return does and at not in attempt.taken and not _BY & others
+    def _is_open(self, attempt: Attempt, places: range) -> bool:
+        """Whether it is what an action does, not how a setting differs: `raise the forks` leaves open how high."""
+        at, verbs = places.start, attempt.frame.verbs
+        if attempt.frame.parameter is not None:
+            return False
+        first = attempt.lemmas[at]
+        if first in _LIFTS and any(verbs.get(verb, 0.0) > _SURE for verb in _LIFTS):
+            return not _BY & {text for place, text in enumerate(attempt.texts) if place != at}
+        if any(first in WAYS[way] for way in attempt.frame.moved):
+            return True
+        doing = [first] if len(places) > 1 else attempt.lemmas[:at] if first in WAYS else []
+        does = any(verb not in self._carriers and verbs.get(verb, 0.0) > _SURE for verb in doing)
+        return does and not (_BY & set(attempt.texts) or any(token.amount for token in attempt.tokens))
 
     @staticmethod
-    def _leave_open(attempt: Attempt, at: int) -> None:
+    def _leave_open(attempt: Attempt, places: range) -> None:
         """Explain a verb and its amount, which may be a height or how much higher."""
-        attempt.filling.used.add(at)
+        attempt.filling.used.update(places)
         attempt.filling.used.update(place for place, token in enumerate(attempt.tokens) if token.amount)
         attempt.filling.evidence += _EVIDENCE
 

@@ -14,7 +14,8 @@ from typing import Final
 from naila.config.lexicon import Lexicon
 from naila.events import JsonValue
 from naila.fleet import SET_PARAMETER, STOP, ActionSpec, DeviceProfile, ParameterSpec
-from naila.understanding.frames import Frame, Slot
+from naila.understanding.examples import counting, is_setting, ways_of
+from naila.understanding.frames import MOVERS, WAYS, Frame, Slot
 from naila.understanding.quantities import Measures, Token, Units
 from naila.understanding.related import Related
 from naila.understanding.slots import Slots
@@ -67,7 +68,8 @@ class Compiler:
             if action.name not in {STOP, SET_PARAMETER}
         ]
         parameters = [self._parameter(profile.device_id, name, spec) for name, spec in profile.parameters.items()]
-        return tuple(replace(frame, words=self._words(frame)) for frame in (*actions, *parameters))
+        moved = frozenset(way for frame in actions for way in frame.ways)
+        return tuple(replace(frame, moved=moved, words=self._words(frame)) for frame in (*actions, *parameters))
 
     def _words(self, frame: Frame) -> frozenset[str]:
         values = (words[0] for slot in frame.slots for choice in slot.choices for words, _ in choice.phrases)
@@ -108,6 +110,9 @@ class Compiler:
         if len(named) > 1:
             phrases.add(tuple(named))
         self._paraphrase(verbs, phrases)
+        ways = ways_of(examples, device_words) if not any(slot.required for slot in slots) else frozenset()
+        for verb in (verb for way in ways for verb in (*MOVERS, *WAYS[way])):
+            verbs.setdefault(verb, _SUPPORT)
         if any(slot.required and slot.kind == "choice" and slot.nouns & _GOALS for slot in slots):
             verbs.setdefault("go", _DESCRIBED)
         return Frame(
@@ -122,11 +127,12 @@ class Compiler:
             switching=self._switching(said, slots, values),
             object_verbs=self._object_verbs(said),
             object_after=self._object_after(spec, said),
+            ways=ways,
             sets=bool(set(named[:1]) & _SETTING) or any(slot.senses & {"colour", "state"} for slot in slots),
             orders=any(self._is_order(tokens, values) for tokens in said),
             states_itself=self._states_itself(examples, named, slots, device_words),
-            is_setting=(not needs_verb and named[:1] != ["take"]) or _is_setting(said, slots),
-            slots=_counting(said, slots, values),
+            is_setting=(not needs_verb and named[:1] != ["take"]) or is_setting(said, slots),
+            slots=counting(said, slots, values),
             own=frozenset(named),
         )
 
@@ -301,27 +307,3 @@ class Compiler:
             return True
         known = device_words | {other for word in device_words for other in self.related.to(word)}
         return any(set(content) <= known | self._lexicon.generic for content in examples)
-
-
-def _counting(
-    said: Sequence[Sequence[Token]], slots: tuple[Slot, ...], values: AbstractSet[tuple[str, ...]]
-) -> tuple[Slot, ...]:
-    """Let a number without a unit be counted where an example counts it: `zoom in 3 times`, `two coffees`."""
-    bare = [slot for slot in slots if slot.kind == "number" and slot.unit is None]
-    counted = (
-        token.amount is not None
-        and token.amount.unit is None
-        and (token.amount.counted or (at + 1 < len(tokens) and (tokens[at + 1].lemma,) in values))
-        for tokens in said
-        for at, token in enumerate(tokens)
-    )
-    if len(bare) != 1 or bare[0].counts or not any(counted):
-        return slots
-    return tuple(replace(slot, counts=True) if slot is bare[0] else slot for slot in slots)
-
-
-def _is_setting(said: Sequence[Sequence[Token]], slots: tuple[Slot, ...]) -> bool:
-    if not any(slot.kind == "number" and slot.required for slot in slots):
-        return False
-    before = {tokens[at - 1].text for tokens in said for at, token in enumerate(tokens) if token.amount and at}
-    return "to" in before and "by" not in before

@@ -15,6 +15,7 @@ from naila.understanding.matching import Match, Matcher
 from naila.understanding.quantities import Token
 from naila.understanding.reading import AskBack, CannotDo, Doubtful, NotACommand, OpenQuestion, StateQuestion, Step
 from naila.understanding.refusing import Refusals, is_addressed, next_question, not_an_amount, unknown_goal
+from naila.understanding.rivals import goes_only, is_bare_number, names_nothing, of_number, own_rival
 
 _TIE: Final = 0.12
 _CLEARLY: Final = 0.35
@@ -25,7 +26,6 @@ _OWN_VERB: Final = 0.8
 _BECOMING: Final = frozenset({"go", "be", "become", "turn", "switch", "put"})
 _SWITCHING: Final = frozenset({"turn", "switch", "put", "flip", "shut"})
 _SWITCH: Final = 2
-_LITTLE: Final = 0.5
 
 
 class Decider:
@@ -46,10 +46,10 @@ class Decider:
         matches = self._matches(wish, context)
         whole = [match for match in matches if match.is_whole]
         if whole:
-            chosen = self._choose(whole, wish, context)
+            chosen = self._choose(whole, [*whole, *of_number(matches)], wish, context)
             if isinstance(chosen, AskBack):
                 return chosen, ()
-            if (rival := _own_rival(chosen, matches, wish, context)) is not None:
+            if (rival := own_rival(chosen, matches, wish, context)) is not None:
                 return doubtful((rival, *chosen)), ()
             if self._is_distant(chosen, wish, context):
                 return doubtful(chosen), ()
@@ -106,14 +106,18 @@ class Decider:
         device = match.frame.device_id
         near = device in {context.view.speaker, context.about} or match.frame in context.before
         spoken_of = any(device in mention.devices for mention in (*wish.told, *wish.mentions))
-        if not (match.is_strong or near or spoken_of) and _names_nothing(match, wish):
+        if not (near or spoken_of) and goes_only(match, wish):
+            return True
+        if not (match.is_strong or near or spoken_of) and names_nothing(match, wish):
             return True
         if match.alone and match.is_change and match.missing and not near and not spoken_of:
             return True
         has_noun = match.evidence > 1.0 or bool(match.frame.nouns.keys() & {token.lemma for token in wish.tokens})
         return match.alone and not near and not spoken_of and not has_noun
 
-    def _choose(self, whole: list[Match], wish: Wish, context: Context) -> tuple[Match, ...] | AskBack:
+    def _choose(
+        self, whole: list[Match], meant: Sequence[Match], wish: Wish, context: Context
+    ) -> tuple[Match, ...] | AskBack:
         best: dict[str, Match] = {}
         for match in whole:
             device = match.frame.device_id
@@ -126,7 +130,7 @@ class Decider:
             return tuple(best[device] for device in best if device in every.devices)
         chosen = next(iter(best)) if len(best) == 1 else self._whose(best, wish, context)
         if chosen is not None:
-            others = (match for match in whole if match.frame.device_id == chosen)
+            others = (match for match in meant if match.frame.device_id == chosen)
             doubt = next((found for match in others if (found := self._doubt(best[chosen], match))), None)
             if doubt is None:
                 return (best[chosen],)
@@ -146,7 +150,9 @@ class Decider:
     def _doubt(self, best: Match, other: Match) -> tuple[str, ...] | None:
         """Return the two actions that are meant alike, None where one is clearly meant."""
         same = best.frame.action == other.frame.action and best.frame.parameter == other.frame.parameter
-        if same or best.evidence - other.evidence > _TIE or best.is_complete != other.is_complete:
+        if same or (other.is_whole and best.evidence - other.evidence > _TIE):
+            return None
+        if best.is_complete != other.is_complete and (other.is_whole or not is_bare_number(best)):
             return None
         if best.missing and other.missing:
             return None
@@ -164,6 +170,9 @@ class Decider:
         for device in order:
             if device in best and (best[device].evidence >= top - _CLEARLY or best[device].is_complete):
                 return device
+        named = {device for mention in wish.mentions for device in mention.devices} & best.keys()
+        if len(named) == 1 and best[next(iter(named))].is_complete:
+            return next(iter(named))  # `turn off the lamp`, where an oven has a light
         ranked = sorted(best.values(), key=_rank, reverse=True)
         clear = ranked[0].is_complete and not ranked[1].is_complete
         if clear and ranked[0].evidence >= ranked[1].evidence:
@@ -244,31 +253,12 @@ def _only_lasts(match: Match, amounts: Sequence[Token], wish: Wish) -> bool:
     return is_for and not match.missing and len(match.unexplained) == len(amounts)
 
 
-def _names_nothing(match: Match, wish: Wish) -> bool:
-    """Whether a match is only on or off, or only a number, which many devices can be told: `turn off`."""
-    nouns = match.frame.nouns.keys() | match.frame.own
-    if any(token.lemma in nouns and match.frame.nouns.get(token.lemma, 1.0) > _LITTLE for token in wish.tokens):
-        return False
-    given = [slot for slot in match.frame.slots if slot.kind == "choice" and slot.name in match.arguments]
-    return bool(match.arguments) and all(slot.is_switch for slot in given)
-
-
 def _oneself(wish: Wish, context: Context) -> frozenset[str]:
     """Return the devices that `yourself` stands for; none where nobody says so."""
     if not any(token.text in {"yourself", "yourselves"} for token in wish.tokens):
         return frozenset()
     called = [*wish.told, *(mention for mention in wish.mentions if mention.start == 0)]
     return frozenset().union(*(mention.devices for mention in called)) or frozenset(filter(None, (context.own,)))
-
-
-def _own_rival(chosen: Sequence[Match], matches: Sequence[Match], wish: Wish, context: Context) -> Match | None:
-    """Return what the device that is spoken to might do, where only another's word was said: `home`."""
-    own = context.view.speaker
-    is_bare = len(chosen) == 1 and (chosen[0].bare or bool(chosen[0].problems)) and chosen[0].frame.device_id != own
-    if not is_bare or wish.told or wish.mentions:
-        return None
-    rivals = (match for match in matches if match.frame.device_id == own and not match.unexplained)
-    return next((match for match in rivals if match.arguments), None)
 
 
 def _is_near(match: Match) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 
 from naila.config.lexicon import Lexicon
 from naila.understanding.attempt import Filling
-from naila.understanding.frames import Frame
+from naila.understanding.frames import MOVERS, WAYS, Frame
 from naila.understanding.gate import Wish
 from naila.understanding.related import Related
 from naila.understanding.words import Phrases, template_of
@@ -19,6 +19,8 @@ _AIMED: Final = 0.4
 _PERSONS: Final = frozenset({"my", "his", "her", "our", "their"})
 _TURN: Final = "turn"
 _GOING: Final = "go"
+_IT: Final = frozenset({"it", "them", "that", "those"})
+_DOING: Final = "do"
 _TIMES: Final = frozenset({"second", "minute", "hour", "day"})  # `five minutes please` asks for patience
 _LIMITS: Final = frozenset({"max", "maximum", "top", "default", "target", "normal"})
 _ATTRIBUTES: Final = frozenset({"speed", "level", "temperature", "size", "rate", "delay", "volume", "power", "force"})
@@ -74,8 +76,9 @@ class Scales:
             filling: the arguments that were found.
         """
         found = self._found(frame, wish, head, filling)
-        if _all_named(frame, filling):
+        if _all_named(frame, filling) or _is_put(frame, wish, head, filling):
             found.verb, found.strong = max(found.verb, _PHRASE), True
+        self._find_way(frame, wish, filling, found)
         self._find_phrase(frame, wish, filling, found)
         self._find_template(frame, wish, filling, found)
         idle = not found.verb and not found.carried and not filling.used
@@ -117,17 +120,33 @@ class Scales:
         """Whether it is a part of a person: `hold my hand` is no wish to close a gripper called so."""
         return at > 0 and wish.tokens[at - 1].text in _PERSONS and wish.tokens[at].lemma in self._body
 
+    @staticmethod
+    def _find_way(frame: Frame, wish: Wish, filling: Filling, found: Weighed) -> None:
+        """Find the `down` of `pull the blind down`, where an example says that of the device."""
+        spoken_of = any(frame.device_id in mention.devices for mention in (*wish.told, *wish.mentions))
+        if not frame.ways or not (spoken_of or wish.polite or _IT & {token.text for token in wish.tokens}):
+            return
+        words = frozenset().union(*(WAYS[way] for way in frame.ways))
+        said = {at for at, token in enumerate(wish.tokens) if token.lemma in words and at not in filling.used}
+        if said:
+            found.explained |= said
+            found.explained.update(at for at, token in enumerate(wish.tokens) if token.lemma in MOVERS)
+            found.verb, found.strong, found.phrase = max(found.verb, _PHRASE), True, True
+
     def _find_phrase(self, frame: Frame, wish: Wish, filling: Filling, found: Weighed) -> None:
         """Find an example in the words, its verb perhaps another of the same meaning."""
         if not frame.phrases:
             return
         lemmas = [token.lemma for token in wish.tokens]
+        called = wish.mentions[0].end if wish.mentions and not wish.mentions[0].start else 0
         content = [
-            lemma
+            at
             for at, lemma in enumerate(lemmas)
             if not self._empty.at((lemma,), 0) or (lemma == "in" and at == len(lemmas) - 1)
         ]
-        if not any(self._is_said(phrase, content) for phrase in frame.phrases):
+        ways = {tuple(lemmas[at] for at in content if at >= start) for start in (0, called)}
+        is_all = tuple(lemmas) in frame.phrases
+        if not is_all and not any(self._is_said(phrase, said) for said in ways for phrase in frame.phrases):
             return
         words = {word for phrase in frame.phrases for word in phrase}
         for at, lemma in enumerate(lemmas):
@@ -145,11 +164,11 @@ class Scales:
             found.strong = found.strong or "*" not in said or len(set(said)) > 2
             found.explained.update(range(len(texts)))
 
-    def _is_said(self, phrase: tuple[str, ...], content: list[str]) -> bool:
+    def _is_said(self, phrase: tuple[str, ...], content: tuple[str, ...]) -> bool:
         def same(word: str, said: str) -> bool:
             return word == said or said in self._related.to(word)
 
-        begins = content[:1] == [phrase[0]] and len(content) >= len(phrase)
+        begins = content[:1] == phrase[:1] and len(content) >= len(phrase)
         if begins and all(same(word, said) for word, said in zip(phrase, content, strict=False)):
             return True
         if len(phrase) < 3:
@@ -183,19 +202,22 @@ class Scales:
         values = [at for at in used if tokens[at].amount is None and tokens[at].share is None]
         another_switch = not frame.states_itself and any(slot.is_switch for slot in frame.slots)
         wanted = bool(verb) or wish.polite or wish.mood != "plain"
-        ordered = frame.orders and (wanted or len(values) < len(used))
+        ordered = (frame.orders and (wanted or len(values) < len(used))) or (wanted and _is_number_of(frame, filling))
+        picked = bool(values) and _GOING not in frame.verbs and (verb == _DOING or (not verb and wish.polite))
         spoken_of = any(frame.device_id in mention.devices for mention in (*wish.told, *wish.mentions))
         is_led = verb == _GOING or (not verb and spoken_of and any(token.text == "to" for token in tokens))
         is_goal = is_led and _GOING in frame.verbs
-        only_values = len(values) == len(used) and not (frame.sets or ordered or is_goal) and not filling.missing
+        is_meant = frame.sets or ordered or picked or is_goal or bool(filling.missing)
+        only_values = len(values) == len(used) and not is_meant
         chosen = any(slot.kind == "choice" and slot.name in filling.arguments for slot in frame.slots)
         is_bare = len(tokens) == 1 and chosen and not (wish.polite or filling.missing or wish.mood == "request")
         loose = is_bare and tokens[0].text not in _said_values(filling)
-        if (verb and verb not in self._setters) or (values and (another_switch or only_values or loose)):
+        is_other = bool(verb) and verb not in self._setters and not (picked and verb == _DOING)
+        if is_other or (values and (another_switch or only_values or loose)):
             return min(filling.evidence, _TOO_LITTLE)
         at = min((at for at in used if tokens[at].amount), default=0)
         before = {token.text for token in tokens[max(0, at - 2) : at] if token.amount is None}
-        is_aimed = bool(before & {"to", "at"}) and bool(verb) and not chosen
+        is_aimed = bool(before & {"to", "at"}) and (bool(verb) or spoken_of) and not chosen
         if values or not used:
             return filling.evidence + (_AIMED if is_aimed else 0.0)
         if ordered and wanted:
@@ -217,6 +239,21 @@ def _all_named(frame: Frame, filling: Filling) -> bool:
     """Whether several arguments, and all that are required, are given by name: `azimuth 180 altitude 45`."""
     given = [slot for slot in frame.slots if slot.kind == "number" and slot.name in filling.arguments]
     return len(given) > 1 and len(filling.named) >= len(given) and not (filling.missing or filling.problems)
+
+
+def _is_put(frame: Frame, wish: Wish, head: int | None, filling: Filling) -> bool:
+    """Whether what an action sets is named, and where it is to come to, and nothing else: `bed to 60`."""
+    tokens = wish.tokens
+    at = next((at for at, token in enumerate(tokens) if token.amount and at in filling.used), 0)
+    is_aimed = at > 1 and at == len(tokens) - 1 and tokens[at - 1].text in {"to", "at"}
+    named = tokens[head].lemma if head is not None and is_aimed and head == at - 2 else ""
+    return frame.is_setting and frame.parameter is None and named in frame.own and frame.nouns.get(named, 0.0) > ENOUGH
+
+
+def _is_number_of(frame: Frame, filling: Filling) -> bool:
+    """Whether it is said how many, or which one, of what an action counts: `two portions`, `second floor`."""
+    counted = any(slot.kind == "number" and not slot.unit and slot.name in filling.arguments for slot in frame.slots)
+    return counted and bool(filling.named)
 
 
 def _said_values(filling: Filling) -> set[str]:

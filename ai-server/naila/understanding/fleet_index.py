@@ -16,6 +16,7 @@ from naila.understanding.words import Phrases
 
 _MOST_CACHED = 512
 _SURELY = 0.5
+_ITSELF = 0.86
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,11 @@ class FleetIndex:
                 by_word.setdefault(word, []).append(place)
         verbs = frozenset(word for frame in all_frames for word, weight in frame.verbs.items() if weight > _SURELY)
         doing = {device: frozenset(_verbs(listed)) for device, listed in frames.items()}
-        names = Names(self._lexicon, self._compiler.related, self._compiler.lemmas, profiles, verbs)
+        said = frozenset(word for frame in all_frames for word, weight in frame.verbs.items() if weight > _ITSELF)
+        own = {device: said | known for device, known in doing.items()}
+        names = Names(
+            self._lexicon, self._compiler.related, self._compiler.lemmas, profiles, verbs=verbs, verbs_for=own
+        )
         return Compiled(
             profiles=profiles,
             frames=frames,

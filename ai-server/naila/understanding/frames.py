@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from naila.events import JsonValue
+
+WAYS: Final[Mapping[str, frozenset[str]]] = {
+    "up": frozenset({"up", "upward", "raise", "lift"}),
+    "down": frozenset({"down", "downward", "lower"}),
+}
+MOVERS: Final = frozenset({"pull", "put", "let", "bring", "move", "roll", "get", "take", "wind", "draw", "go", "come"})
 
 SlotKind = Literal["number", "choice", "other"]
 
@@ -83,6 +89,8 @@ class Frame:
         switching: verbs that alone switch it on: `mute`.
         object_verbs: verbs by which it is done to something, whatever that is: `grab it`.
         object_after: words that come before somebody that it is done to: `at` of `wave at somebody`.
+        ways: `up` or `down`, where an example says that alone of the device: `blind up`.
+        moved: the ways of all actions of the device: for its settings, they are no change.
         sets: it is named by what it sets: a value alone is enough.
         orders: an example says only how many of a value: `two coffees please`.
         states_itself: on or off alone is enough: it is about the whole device.
@@ -105,6 +113,8 @@ class Frame:
     switching: frozenset[str] = frozenset()
     object_verbs: frozenset[str] = frozenset()
     object_after: frozenset[str] = frozenset()
+    ways: frozenset[str] = frozenset()
+    moved: frozenset[str] = frozenset()
     sets: bool = True
     orders: bool = False
     states_itself: bool = True

@@ -18,7 +18,12 @@ Mentions: TypeAlias = Callable[[Sequence[Token]], tuple[Mention, ...]]
 
 _GOING: tuple[str, ...] = ("send", "bring", "take", "get", "move", "drive")
 _LONGEST_COMPARISON = 5
+_SHORTEST_RELATIVE = 5
+_WHO: frozenset[str] = frozenset({"you", "we", "i"})
 _OF_SOMETHING: frozenset[str] = frozenset({"your", "my", "the", "its"})
+_SHORTEST_REASON = 3
+_ORDINALS: frozenset[str] = frozenset({"first", "second", "third", "last", "next"})
+_THITHER: frozenset[str] = frozenset({"back", "over", "off", "straight", "up", "down"})
 _CALLERS: frozenset[str] = frozenset({"control", "base", "panel", "command", "headquarters", "tower"})
 _CALLING: frozenset[str] = frozenset({"you", "ya", "my", "o", "oh", "dear"})
 _GOING_TO: tuple[str, ...] = ("to", "home", "back", "over", "into", "forward", "away")
@@ -52,6 +57,14 @@ def _comparison(kept: Sequence[Token]) -> int:
         if is_like and not any(token.amount for token in kept[at:]):
             return len(kept) - at
     return 0
+
+
+def _relative_clause(kept: Sequence[Token]) -> int:
+    """Return how many words at the end only say which one is meant: `the map (that) you made`."""
+    if len(kept) < _SHORTEST_RELATIVE or kept[-1].form != "past" or kept[-2].text not in _WHO:
+        return 0
+    length = 3 if kept[-3].text in {"that", "which"} else 2
+    return length if kept[-length - 2].text in _OF_SOMETHING else 0
 
 
 class Gate:
@@ -117,8 +130,11 @@ class Gate:
         while end > start and (length := min(self._closers.ending(texts[:end]), end - start)):
             polite = polite or bool(self._polite & set(texts[end - length : end]))
             end -= length
+        if end - start == 1 and start and texts[start - 1] in _ORDINALS:
+            start -= 1  # `second floor`
         end -= self._address(texts[start:end])
         end -= _comparison(kept[start:end])
+        end -= _relative_clause(kept[start:end])
         return kept[start:end], polite
 
     def is_address(self, tokens: Sequence[Token]) -> bool:
@@ -132,6 +148,25 @@ class Gate:
         """Whether words only compare: `as a reed bends in the wind`."""
         texts = [token.text for token in tokens]
         return texts[:2] in (["as", "a"], ["like", "a"], ["like", "the"]) and not any(token.amount for token in tokens)
+
+    def is_reason(self, tokens: Sequence[Token]) -> bool:
+        """Whether words only tell how things are, as one does before a wish: `it is too dark in here`."""
+        texts = [token.text for token in self.strip(tokens)[0]]
+        if len(texts) < _SHORTEST_REASON or texts[-1] not in self._conditions_told:
+            return False
+        return self._remark(texts) == "harmless" and not any(bar.found(texts) for bar in self._bars[:2])
+
+    def going(self, tokens: Sequence[Token]) -> Sequence[Token] | None:
+        """Return words that only say where to, with the verb that they leave out: `back to the dock`."""
+        kept, polite = self.strip(tokens)
+        texts = [token.text for token in kept]
+        if texts[1:] == ["home"] and texts[0] in _THITHER:
+            return [Token("go", "go"), kept[1]]
+        if "to" not in texts[:3] or len(texts) < _SHORTEST_REASON:
+            return None
+        if texts[0] in _THITHER or (texts[0] == "to" and polite):
+            return [Token("go", "go"), *kept]
+        return None
 
     def _address(self, texts: list[str]) -> int:
         """Return how many words at the end only call whom it is said to: `soldier`, `… you beautiful machine`."""

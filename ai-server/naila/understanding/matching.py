@@ -28,6 +28,7 @@ _ARTICLES: Final = frozenset({"the", "a", "an", "this", "that", "my", "your"})
 _DEFINITE: Final = frozenset({"the", "this", "that", "my", "your", "our", "his", "her"})
 _PERSONS: Final = frozenset({"me", "us", "him", "her", "them", "everybody", "everyone", "somebody", "someone"})
 _MOST_WORDS: Final = 2
+_LITTLE: Final = 0.5
 _LASTING: Final = frozenset(
     {
         "night", "day", "week", "weekend", "evening", "morning", "afternoon", "month", "year", "while", "rest", "time",
@@ -53,6 +54,7 @@ class Match:
         is_strong: its own verb or phrase was said.
         has_object: it is done to something that nobody declared: `pick up the cup`.
         is_change: only how it should differ was said: `faster`.
+        by_number: nothing was said of a setting but a number without a unit.
         support: numbers that the words support, by argument.
     """
 
@@ -67,6 +69,7 @@ class Match:
     is_strong: bool = False
     has_object: bool = False
     is_change: bool = False
+    by_number: bool = False
     support: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
@@ -107,6 +110,7 @@ class Matcher:
             lexicon.manner,
             lexicon.half_turns,
             lexicon.whole_turns,
+            lexicon.ordinals,
         )
         self._openings = frozenset(phrase.split()[0] for phrases in openings for phrase in phrases)
 
@@ -162,6 +166,7 @@ class Matcher:
             is_strong=strong,
             has_object=has_object,
             is_change=bool(filling.attributes),
+            by_number=frame.is_setting and not (strong or filling.named) and _is_by_number(frame, tokens, filling),
             support=filling.support,
         )
 
@@ -227,6 +232,13 @@ class Matcher:
         if not is_figurative and (is_thing or is_somebody):
             explained.update(unknown)
         return is_thing and not is_figurative
+
+
+def _is_by_number(frame: Frame, tokens: Sequence[Token], filling: Filling) -> bool:
+    """Whether numbers without units gave all the arguments, and nothing else was said of a frame."""
+    said = [amount for at in filling.used if (amount := tokens[at].amount) is not None]
+    is_said = any(frame.nouns.get(token.lemma, 0.0) > _LITTLE for token in tokens)
+    return len(said) == len(filling.arguments) > 0 and not is_said and all(amount.unit is None for amount in said)
 
 
 def _for_whom(tokens: Sequence[Token], unknown: Sequence[int]) -> bool:

@@ -85,7 +85,7 @@ class Refusals:
         is_aimed = at > 0 and texts[at - 1] in _AIMS
         only = match.is_strong and match.missing == (slot.name,)
         is_open = first and is_addressed(match, wish, context)
-        if slot.required and (at < first or is_open) and self._is_unspecific(tokens[at : unknown[-1] + 1]):
+        if slot.required and (at < first or is_open) and self._is_unspecific(tokens[at : unknown[-1] + 1], slot):
             return next_question(match, words_of(tokens))
         named = is_aimed or (at < first and (only or bool(match.arguments)))
         of_this = slot.required and (match.is_strong or match.frame.parameter is not None)
@@ -94,13 +94,15 @@ class Refusals:
             return None
         return not_among(match.frame, slot, " ".join(texts[at : unknown[-1] + 1]))
 
-    def _is_unspecific(self, tokens: Sequence[Token]) -> bool:
-        """Whether words leave a value open: `vacuum a room`."""
+    def _is_unspecific(self, tokens: Sequence[Token], slot: Slot) -> bool:
+        """Whether words leave a value open: `vacuum a room`, `load new filament`, `the lawn` of a front lawn."""
         article, *rest = tokens
-        if article.text in {"something", "anything"} and not rest:
-            return True
+        if not rest:
+            return article.text in {"something", "anything"} or article.text in self._unspecific
+        said = tuple(token.lemma for token in rest)
+        is_part = any(words[-len(said) :] == said for choice in slot.choices for words, _ in choice.phrases)
         is_any = article.text in {"a", "an", "some", "any", "another"}
-        return is_any and bool(rest) and all(token.lemma in self._unspecific for token in rest)
+        return is_part or (is_any and all(word in self._unspecific | slot.nouns for word in said))
 
     def unknown_of_kind(self, wish: Wish, context: Context) -> CannotDo | None:
         """Recognise `make the light pink` where nothing but the device and a colour is said."""

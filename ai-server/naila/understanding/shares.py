@@ -16,6 +16,7 @@ _NEAR: Final = 3
 _ROUND: Final = frozenset({"turn", "circle", "rotation", "spin"})
 _PARTS: Final = frozenset({"full", "complete", "half", "quarter"})
 _HALF: Final = 0.5
+_UP, _DOWN = ["up"], ["down"]
 _ABLE: Final = ("you can", "possible", "you are able to", "you possibly can", "it gets", "it goes", "it can be")
 _LOW: Final = frozenset({"dim", "dark", "low", "cold", "cool", "quiet", "close", "near"})
 _OPPOSITES: Final = ({("left",), ("right",)}, {("clockwise",), ("counterclockwise",)})
@@ -47,7 +48,8 @@ class Shares:
             if length:
                 share = self._extremes[" ".join(attempt.texts[at : at + length])]
                 is_open = attempt.texts[at + length - 1] == "way"
-                share = 0.0 if is_open and self._low & {*attempt.texts, *attempt.lemmas} else share
+                is_low = is_open and share == 1 and self._low & {*attempt.texts, *attempt.lemmas}
+                share = 0.0 if is_low else share
                 self._give(attempt, range(at, at + length), share)
 
     def read(self, attempt: Attempt) -> None:
@@ -71,14 +73,19 @@ class Shares:
         near = {attempt.lemmas[at] for at in (*around, *untaken[-_NEAR:]) if at not in places}
         open_numbers = [slot for slot in attempt.open_numbers() if has_range(slot)]
         whose = [slot for slot in open_numbers if near & attempt.nouns_of(slot)]
+        is_share = attempt.tokens[places.start].amount is None
+        open_numbers = [slot for slot in open_numbers if is_share or slot.unit == PERCENT]
         if not whose and attempt.only_setting() and _is_aimed(attempt, places.start):
-            whose = open_numbers
+            is_bare = _is_halfway(attempt, places.start)
+            whose = [slot for slot in open_numbers if slot.unit == PERCENT or not is_bare]
         if len(whose) == 1:
             slot = whose[0]
             full = 100.0 if slot.unit == PERCENT and share not in {0.0, 1.0} else slot.maximum or 0.0
             value = (slot.minimum or 0.0) if share == 0 else full * share
             evidence = _AIMED if _is_aimed(attempt, places.start) else _EVIDENCE
             attempt.give(slot, clamped(slot, tidy(value)), places, evidence)
+            if _is_halfway(attempt, places.start) and attempt.texts[places.stop : places.stop + 1] in (_UP, _DOWN):
+                attempt.filling.used.add(places.stop)
 
     def _read_manners(self, attempt: Attempt) -> None:
         for at in range(len(attempt.texts)):
@@ -186,7 +193,11 @@ def _rounds(attempt: Attempt, at: int) -> float | None:
     return amount.value if amount is not None and amount.counted and attempt.is_free(at) else None
 
 
+def _is_halfway(attempt: Attempt, at: int) -> bool:
+    return attempt.texts[at] == "halfway" or attempt.texts[at : at + 2] == ["half", "way"]
+
+
 def _is_aimed(attempt: Attempt, at: int) -> bool:
     """Whether a share is said to be where a setting should come to: `to a quarter`."""
     before = at - 1 - int(at > 1 and attempt.texts[at - 1] in {"a", "one"})
-    return before >= 0 and attempt.texts[before] in {"to", "at"}
+    return _is_halfway(attempt, at) or (before >= 0 and attempt.texts[before] in {"to", "at"})

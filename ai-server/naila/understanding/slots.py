@@ -42,6 +42,7 @@ class Slots:
         self._units = units
         self.related = related
         self._empty = empty
+        self._function = frozenset(lexicon.function) | frozenset(lexicon.particles)
         self._unteachable = unteachable
         self._kinds = {
             kind: {tuple(vocabulary.lemma(word) for word in value.split()) for value in values}
@@ -90,7 +91,7 @@ class Slots:
             minimum=_number(schema.get("minimum"), schema.get("exclusiveMinimum")),
             maximum=_number(schema.get("maximum"), schema.get("exclusiveMaximum")),
             choices=self._apart(choices),
-            nouns=nouns - self._empty,
+            nouns=nouns - (self._empty - (frozenset(words) - self._function)),
             counts=kind == "number" and unit is None and any(word in lexicon.counting for word in words),
             senses=frozenset(kind for kind, values in self._kinds.items() if len(forms & values) >= 2),
             positive=self._positive(schema.get("description")),

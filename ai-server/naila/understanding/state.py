@@ -9,15 +9,15 @@ from typing import Final
 from naila.config.lexicon import Lexicon
 from naila.fleet import DeviceView, FleetView
 from naila.understanding.compiler import Compiler
+from naila.understanding.fields import Fields
 from naila.understanding.fleet_index import Compiled, words_of
 from naila.understanding.gate import Gate
-from naila.understanding.quantities import PERCENT, Token, Units
+from naila.understanding.quantities import Token, Units
 from naila.understanding.reading import StateQuestion, StateTopic
 from naila.understanding.targets import Mention
 from naila.understanding.words import Phrases
 
 _LONGEST: Final = 20
-_PART, _SYNONYM, _ADJECTIVE, _DESCRIBED, _ONLY_DESCRIBED = 1.0, 0.8, 0.9, 0.4, 0.3
 _CANONICAL: Final = {"is": "are", "does": "do", "has": "have", "it": "you", "am": "are", "'s": ""}
 _HANDING: Final = frozenset({"give", "show"})
 _PLACES: Final = frozenset({"there", "here"})
@@ -63,8 +63,8 @@ class StateQuestions:
 
     def __init__(self, lexicon: Lexicon, compiler: Compiler, gate: Gate, units: Units) -> None:
         wording = lexicon.state
-        self._units = units
         self._compiler = compiler
+        self._fields = Fields(lexicon, compiler, units)
         self._gate = gate
         self._ask = Phrases(wording.ask)
         self._plain = wording.plain
@@ -77,7 +77,6 @@ class StateQuestions:
         self._presence_questions = frozenset(wording.presence_questions)
         self._those = wording.those
         self._who = wording.presence_words | wording.those
-        self._degrees = wording.degrees
         self._places = frozenset(map(_canonical_text, wording.places))
         self._activity = frozenset(map(_canonical_text, wording.activity))
         self._doing = wording.doing
@@ -201,17 +200,18 @@ class StateQuestions:
 
     def _particular(self, question: _Asked, view: FleetView, fleet: Compiled) -> StateQuestion | None:
         """Return the field or parameter that is asked about."""
-        offered = self._offered(question, fleet)
+        offered = self._offered(question, fleet) or self._limit(question, view, fleet)
         if offered is not None or not self._may_be_asked(question):
             return offered
         doing = self._doing_of(question, fleet)
-        question = _without_doing(question, fleet)
+        devices = self._asked_devices(question, view)
+        question = _without_doing(question, fleet, devices)
         trends = {text for _, text in question.content if self._trends.at([text], 0)}
         content = [pair for pair in question.content if pair[1] not in trends] or list(question.content)
         best: tuple[float, bool, str, str, str] | None = None
-        for device in self._asked_devices(question, view):
+        for device in devices:
             device_id = device.profile.device_id
-            for name, score, topic in self._fields(device, content):
+            for name, score, topic in self._fields.asked(device, content):
                 rank = (round(score, 3), device_id == (question.device or view.speaker))
                 if best is None or rank > best[:2]:
                     best = (*rank, device_id, name, topic)
@@ -239,7 +239,8 @@ class StateQuestions:
 
     def _may_be_asked(self, question: _Asked) -> bool:
         """Whether something in particular is asked; a few words alone only where they name it: `battery level`."""
-        if not question.content or words_of(question.tokens) in self._everyday:
+        said = {words_of(question.tokens), question.canonical.removesuffix(" you")}
+        if not question.content or said & self._everyday:
             return False
         compares = any(text in self._adjectives or text in self._relative for _, text in question.content)
         states = "are" in question.canonical.split() or question.tokens[0].text in _LEADS
@@ -255,6 +256,25 @@ class StateQuestions:
             nouns = {noun for slot in frame.slots if slot.choices for noun in slot.nouns}
             if question.content and question.content[0][0] in nouns:
                 return StateQuestion(topic="capabilities", device_id=question.device, names=(frame.action,))
+        return None
+
+    def _limit(self, question: _Asked, view: FleetView, fleet: Compiled) -> StateQuestion | None:
+        """Read `how high can you fly`: a parameter that limits it, else the action whose argument it is."""
+        words = question.canonical.split()
+        device = view.device(question.device) if question.device else None
+        if words[:1] != ["how"] or words[2:4] != ["can", "you"] or device is None:
+            return None
+        attribute = self._adjectives.get(words[1])
+        device_id, parameters = device.profile.device_id, device.profile.parameters
+        for name in (name for name in parameters if attribute):
+            parts = self._compiler.lemmas(name)
+            related = {other for part in parts for other in (part, *self._compiler.related.to(part))}
+            if attribute in related and "max" in related:
+                return StateQuestion(topic="parameter", device_id=device_id, names=(name,))
+        for frame in fleet.frames.get(device_id, ()):
+            nouns = {noun for slot in frame.slots if slot.kind == "number" for noun in slot.nouns}
+            if attribute in nouns and any(lemma in frame.verbs for lemma, _ in question.content):
+                return StateQuestion(topic="capabilities", device_id=device_id, names=(frame.action,))
         return None
 
     def _asked_devices(self, question: _Asked, view: FleetView) -> list[DeviceView]:
@@ -281,59 +301,6 @@ class StateQuestions:
                 return text
         return None
 
-    def _fields(self, device: DeviceView, content: Sequence[tuple[str, str]]) -> list[tuple[str, float, str]]:
-        """Return the fields and parameters that every word of a question fits, with how well."""
-        profile = device.profile
-        called = self._compiler.lemmas(profile.name)
-        others = [pair for pair in content if pair[0] not in called]
-        readings = (content, others) if others else (content,)  # the `fish food` of a fish feeder
-        found = []
-        for name, spec in profile.telemetry.items():
-            score = max(self._fit(name, spec.description, said, spec.unit) for said in readings)
-            if score:
-                found.append((name, score, "field"))
-        for name, parameter in profile.parameters.items():
-            score = self._fit(name, parameter.description, content)
-            if score:
-                found.append((name, score, "parameter"))
-        return found
-
-    def _is_unit(self, word: str, unit: str | None) -> bool:
-        """Whether a word is the unit of a field: the `watts` of a power."""
-        named = self._units.named(word)
-        return named not in {None, PERCENT} and named == self._units.declared(unit)
-
-    def _fit(self, name: str, description: str, content: Sequence[tuple[str, str]], unit: str | None = None) -> float:
-        parts = self._compiler.lemmas(name)
-        related = {other for part in parts for other in self._compiler.related.to(part)}
-        described = set(self._compiler.lemmas(description))
-        total, hit = 0.0, set()
-        for lemma, text in content:
-            attribute = self._adjectives.get(text) or self._adjectives.get(lemma)
-            compared = self._relative.get(text)
-            attribute = attribute or (compared[0] if compared and text.endswith("er") else None)
-            if lemma in parts or text in parts:
-                total += _PART
-                hit.add(lemma)
-            elif attribute is not None and (attribute in parts):
-                total += _ADJECTIVE
-                hit.add(attribute)
-            elif lemma in related or (attribute is not None and attribute in related):
-                total += _SYNONYM
-                hit.update(part for part in parts if {lemma, attribute} & self._compiler.related.to(part))
-            elif self._is_unit(lemma, unit):
-                total += _SYNONYM
-                hit.add(lemma)
-            elif {lemma, text, attribute, text.replace("any", "some")} & described:
-                total += _DESCRIBED
-                if attribute is not None:
-                    hit.add(lemma)  # `how fast` of a field that tells how fast it turns
-            elif text not in self._degrees:
-                return 0.0
-        if not hit:
-            return _ONLY_DESCRIBED if len(content) > 1 and total >= _DESCRIBED * len(content) else 0.0
-        return total / len(content) + len(hit & set(parts)) / len(parts)
-
 
 def _is_called(question: _Asked, name: str) -> bool:
     """Whether a field is called by the very word that was said, as `tracking`: that is asked, not what goes on."""
@@ -341,9 +308,12 @@ def _is_called(question: _Asked, name: str) -> bool:
     return not text.endswith("ing") or text in name.casefold().split("_")
 
 
-def _without_doing(question: _Asked, fleet: Compiled) -> _Asked:
-    """Leave out at what the device is: the `spinning` of `how fast is the fan spinning`."""
-    kept = tuple(pair for pair in question.content if not (pair[1].endswith("ing") and pair[0] in fleet.verbs))
+def _without_doing(question: _Asked, fleet: Compiled, devices: Sequence[DeviceView]) -> _Asked:
+    """Leave out at what the device is: the `spinning` of `how fast is the fan spinning`; not of a `cutting_height`."""
+    names = (name for device in devices for name in (*device.profile.telemetry, *device.profile.parameters))
+    called = {part for name in names if "_" in name for part in name.casefold().split("_")}
+    doing = {text for lemma, text in question.content if text.endswith("ing") and lemma in fleet.verbs} - called
+    kept = tuple(pair for pair in question.content if pair[1] not in doing)
     return replace(question, content=kept) if kept and len(question.content) > 1 else question
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -49,6 +49,7 @@ class Names:
         lemmas: cuts a text into base forms.
         profiles: the devices.
         verbs: words that stand for actions: no device can be called by one alone.
+        verbs_for: by device, those that it cannot be named either: its own name may be another word for what others do.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Names:
         related: Related,
         lemmas: Callable[[str], tuple[str, ...]],
         profiles: Iterable[DeviceProfile],
+        *,
         verbs: frozenset[str],
+        verbs_for: Mapping[str, frozenset[str]],
     ) -> None:
         self._everyone = Phrases(lexicon.everyone)
         self._quantifiers = Phrases(lexicon.quantifiers)
@@ -66,7 +69,9 @@ class Names:
         self._body = lexicon.body
         single = (*lexicon.function, *lexicon.openers, *lexicon.closers, *lexicon.fillers, *lexicon.negations)
         self._empty = frozenset(word for word in single if " " not in word)
-        self._forbidden = self._empty | verbs | lexicon.generic | lexicon.talk | frozenset(lexicon.stop.verbs)
+        forbidden = self._empty | lexicon.generic | lexicon.talk | frozenset(lexicon.stop.verbs)
+        self._forbidden = forbidden | verbs
+        self._forbidden_names = {device: forbidden | own for device, own in verbs_for.items()}
         self._names: dict[tuple[str, ...], dict[str, int]] = {}
         self._verbal: dict[tuple[str, ...], dict[str, int]] = {}
         self._rooms: dict[tuple[str, ...], set[str]] = {}
@@ -116,7 +121,8 @@ class Names:
             self._rooms.setdefault(lemmas(profile.room)[:_LONGEST_NAME], set()).add(device)
 
     def _call(self, device: str, words: tuple[str, ...], rank: int) -> None:
-        usable = [word for word in words if word not in self._forbidden]
+        forbidden = self._forbidden if rank else self._forbidden_names[device]
+        usable = [word for word in words if word not in forbidden]
         if len(words) > _LONGEST_NAME or (len(words) == 1 and words[0] in self._anyone):
             return
         if not usable:

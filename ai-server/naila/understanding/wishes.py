@@ -12,12 +12,13 @@ from naila.understanding.context import Context, Part
 from naila.understanding.deciding import Decider
 from naila.understanding.fleet_index import words_of
 from naila.understanding.frames import Frame
-from naila.understanding.gate import Gate
+from naila.understanding.gate import Gate, Wish
 from naila.understanding.quantities import Token
 from naila.understanding.reading import AskBack, Commands, Doubtful, NotACommand, Reading, StateQuestion, Step
 from naila.understanding.words import Phrases
 
 _MOST_STEPS: Final = 10
+_SHORTEST_REASON: Final = 3
 _LONGEST_UNPUNCTUATED: Final = 40
 _LEADS: Final = frozenset({"the", "your", "its", "my", "a"})
 _DIRECTIONS: Final = frozenset({"back", "forth", "left", "right", "up", "down", "forward", "backward"})
@@ -49,6 +50,7 @@ class Wishes:
             tokens: the whole text.
             context: what is known.
         """
+        parts = [each for part in parts for each in self._after_reason(part, context)]
         steps: list[Step] = []
         at = 0
         while at < len(parts):
@@ -72,6 +74,16 @@ class Wishes:
             context = replace(context, before=meant, about=decision[-1].device_id)
         too_many = len(steps) > _MOST_STEPS * max(1, len(context.view.devices))
         return NotACommand() if too_many or not steps else Commands(tuple(steps))
+
+    def _after_reason(self, part: Clause, context: Context) -> tuple[Clause, ...]:
+        """Cut a clause where a wish follows its reason with nothing between: `it is too dark turn the lamp on`."""
+        for cut in range(_SHORTEST_REASON, len(part.tokens)):
+            token = part.tokens[cut]
+            starts = token.form == "base" and (token.lemma in context.fleet.verbs or token.lemma in self._carriers)
+            if starts and self._gate.is_reason(part.tokens[:cut]):
+                reason, wish = part.tokens[:cut], part.tokens[cut:]
+                return replace(part, tokens=reason), replace(part, tokens=wish)
+        return (part,)
 
     def _is_direction(self, parts: Sequence[Clause], at: int) -> bool:
         """Whether a clause is only another way to go: the `and back` of `go to the door and back`."""
@@ -238,10 +250,24 @@ class Wishes:
         if words_of(kept) in self._everyday:
             is_theirs = any(token.lemma in context.fleet.words for token in kept)
             return (NotACommand(), ()) if is_theirs else "harmless"
+        if self._is_mention(tokens, context) and not self._gate.strip(tokens)[1]:
+            return "harmless"
         opened = self._gate.open(tokens, context.fleet.names.mentions, asked=asked)
         if isinstance(opened, str):
             return "harmless" if opened in {"harmless", "empty"} else (NotACommand(), ())
-        return self._decider.decide(opened, context)
+        decided = self._decider.decide(opened, context)
+        return decided if _is_complete(decided) else self._gone(tokens, context, asked=asked) or decided
+
+    def _gone(self, tokens: Sequence[Token], context: Context, *, asked: bool) -> Part | None:
+        """Read `back to the dock`, said to one that can go there."""
+        going = self._gate.going(tokens)
+        if going is None:
+            return None
+        wish = Wish(tokens=tuple(going), mentions=context.fleet.names.mentions(going), asked=asked)
+        decision, meant = self._decider.decide(wish, context)
+        near = {context.own or context.about, context.about}
+        is_its = isinstance(decision, tuple) and (near == {None} or {step.device_id for step in decision} <= near)
+        return (decision, meant) if is_its else None
 
     def _unpunctuated(self, tokens: Sequence[Token], context: Context, *, asked: bool, depth: int = 0) -> Part | None:
         """Read `go back 20 cm turn around and …`: commands with nothing between them."""
