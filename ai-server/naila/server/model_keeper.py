@@ -16,8 +16,9 @@ _log = logging.getLogger(__name__)
 
 _WATCH_EVERY_S: Final = 0.2
 _LOOK_EVERY_S: Final = 0.5
-_FIRST_RETRY_S: Final = 2.0
+_FIRST_RETRY_S: Final = 1.0
 _LAST_RETRY_S: Final = 60.0
+_GROWTH: Final = 1.5  # after half a minute of trying, what is mended is still seen within ten seconds
 _FAILURES: Final = 3
 _STABLE_S: Final = 10.0
 _STEPS: Final = 10
@@ -173,7 +174,7 @@ class ModelKeeper:
             is_well = held >= _STABLE_S or self._service.has_answered
             losses = 0 if is_well else losses + 1
             if losses > 1:
-                await self._sleep(min(2.0 ** (losses - 2), _LAST_RETRY_S))
+                await self._sleep(min(_FIRST_RETRY_S * _GROWTH ** (losses - 2), _LAST_RETRY_S))
             held = 0.0
             self.restarts += 1
             await self._heal()
@@ -183,7 +184,7 @@ class ModelKeeper:
         while True:
             if self._error is not None:
                 await self._pause(pause)
-                pause = min(pause * 2, _LAST_RETRY_S)
+                pause = min(pause * _GROWTH, _LAST_RETRY_S)
             if await self.load():
                 return
 
