@@ -106,7 +106,7 @@ async def test_a_deadline_ends_the_answer_where_it_is(settings: Settings) -> Non
     async with Device(settings, "hasty") as device:
         await device.ask(story("hasty", stream=False, max_tokens=1))  # reads the prompt in
         reply = await device.ask(
-            story("hasty", stream=False, expires_in_ms=1000, temperature=1.6, conversation_id="other")
+            story("hasty", stream=False, expires_in_ms=700, temperature=0, conversation_id="other")
         )
     assert reply.finish_reason == "deadline"
     assert reply.text

@@ -384,6 +384,10 @@ class Attack:
             self._publish(speaker, "confirm", json.dumps({"id": pending.upper() + "x", "approve": True}))
         self._publish("rover", "telemetry", json.dumps({"battery": self._dice.choice([3, 90])}))
 
+    def alarm(self) -> None:
+        """Have alerts want what they want, before anybody else does."""
+        self._publish("rover", "telemetry", json.dumps({"battery": 3}))
+
     async def settled(self, number: int) -> None:
         """Return when everything that was sent has been answered, and judge it."""
         ids = {speaker: f"end-{number}-{speaker}" for speaker in SPEAKERS}
@@ -428,6 +432,8 @@ async def test_hostile_wishes_by_every_way_in_move_nothing(settings: Settings, h
     leaves = ("action", "action/pending", "reply", "error")
     async with the_robots(settings), Ear(settings, *(f"{ROOT}/devices/+/{leaf}" for leaf in leaves)) as ear:
         attack = Attack(ear, dice)
+        attack.alarm()
+        await asyncio.sleep(0.6)  # then the rover may beep again
         count = how_often(800, 12_000)
         for first in range(0, count, BATCH):
             for number in range(first, min(first + BATCH, count)):
