@@ -111,7 +111,7 @@ class MqttLink:
         on_stop: called with each emergency stop and a request id for it, in the loop's thread; must not wait. The
             stop is repeated whenever its message is.
         on_end: told of each reply and error whether the broker has it now, or it was given up for want of room.
-        on_change: told when `status` says something else about the connections.
+        on_change: told when one of the two connections was accepted by the broker, is lost or cannot be had.
         is_stop: whether what somebody said is only a stop word; microseconds, whatever the text.
         intake: subscribe from the start; else `start_intake` does.
         rng: source of the jitter between attempts to connect.
@@ -304,9 +304,10 @@ class MqttLink:
         taken = _Taken(
             message, receipt, self._sender(message), stop, self._monotonic(), self._may_be_old(receipt.connection)
         )
+        floods = self._floods(taken)
         is_crowded = self._intake.full() or self._waiting[taken.sender] >= MAX_INTAKE_PER_DEVICE
-        if is_crowded or (stop is None and self._floods(taken)):
-            self._refuse_for_want_of_room(taken)
+        if is_crowded or (floods and stop is None):
+            self._refuse_for_want_of_room(taken, floods=floods)
             self._connection.ack(receipt)
             return
         self._waiting[taken.sender] += 1
@@ -404,10 +405,10 @@ class MqttLink:
             notice = ErrorNotice(device_id=device_id, code=refusal.code, message=str(refusal), id=request_id)
             self.publish(notice, to=event if isinstance(event, Intent) else None)
 
-    def _refuse_for_want_of_room(self, taken: _Taken) -> None:
+    def _refuse_for_want_of_room(self, taken: _Taken, *, floods: bool) -> None:
         """Tell the device; once for many where it floods, or others' messages would be pushed out."""
         sender = taken.sender
-        if sender is None or not (self._floods(taken) or self._connection.waiting >= MANY_WAITING_TO_BE_SENT):
+        if sender is None or not (floods or self._connection.waiting >= MANY_WAITING_TO_BE_SENT):
             text = f"{self._waiting[sender]} messages of this device wait to be taken in: send it again later"
             self._refuse(ContractError("busy", text, device_id=sender), taken.event)
             return
