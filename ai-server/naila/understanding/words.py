@@ -63,11 +63,6 @@ class Word:
     lemma: str
     form: Form = "base"
 
-    @property
-    def is_mark(self) -> bool:
-        """Whether it is punctuation."""
-        return self.text in MARKS
-
 
 class Phrases:
     """Phrases of one or more words, of which the longest that fits is found."""
