@@ -235,18 +235,21 @@ async def test_progress_is_shown_in_steps() -> None:
     assert seen == [f"loading, {step}0%" for step in range(1, 11)] + ["loading, 100%"]
 
 
-async def test_an_engine_that_keeps_dying_is_loaded_again_with_growing_pauses() -> None:
+def loads_dying_after(world: World, seconds: float) -> list[float]:
+    """Have each engine die so long after it was loaded; return a list that the moments of loading are added to."""
     loaded: list[float] = []
-    world = World(FakeService([None]))
 
     def load(_: int) -> None:
         loaded.append(world.seconds)
-        world.at(world.seconds + 0.5, lose)
-
-    def lose() -> None:
-        world.service.is_loaded = False
+        world.at(world.seconds + seconds, lambda: setattr(world.service, "is_loaded", False))
 
     world.service.loading = load
+    return loaded
+
+
+async def test_an_engine_that_keeps_dying_is_loaded_again_with_growing_pauses() -> None:
+    world = World(FakeService([None]))
+    loaded = loads_dying_after(world, 0.5)
     async with world.kept():
         await world.until(lambda: len(loaded) == 16)
     pauses = [later - before for before, later in pairwise(loaded)]
@@ -256,34 +259,16 @@ async def test_an_engine_that_keeps_dying_is_loaded_again_with_growing_pauses() 
 
 
 async def test_an_engine_that_was_well_for_long_is_loaded_again_at_once() -> None:
-    loaded: list[float] = []
     world = World(FakeService([None]))
-
-    def load(_: int) -> None:
-        loaded.append(world.seconds)
-        world.at(world.seconds + 100, lose)
-
-    def lose() -> None:
-        world.service.is_loaded = False
-
-    world.service.loading = load
+    loaded = loads_dying_after(world, 100)
     async with world.kept():
         await world.until(lambda: len(loaded) == 5)
     assert all(later - before < 101 for before, later in pairwise(loaded))
 
 
 async def test_an_engine_that_answers_between_its_deaths_is_loaded_again_at_once() -> None:
-    loaded: list[float] = []
     world = World(FakeService([None], has_answered=True))
-
-    def load(_: int) -> None:
-        loaded.append(world.seconds)
-        world.at(world.seconds + 2, lose)
-
-    def lose() -> None:
-        world.service.is_loaded = False
-
-    world.service.loading = load
+    loaded = loads_dying_after(world, 2)
     async with world.kept():
         await world.until(lambda: len(loaded) == 21)
     assert all(later - before < 3 for before, later in pairwise(loaded))
