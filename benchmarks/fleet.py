@@ -37,6 +37,7 @@ import llama_cpp  # noqa: E402
 from benchmarks import chart  # noqa: E402
 from benchmarks.baselines import LlamaServer, LockedLlama, Terms, llama_bench  # noqa: E402
 from benchmarks.brain import Naila  # noqa: E402
+from benchmarks.command_line import parsed, talking, terms_of  # noqa: E402
 from benchmarks.conversation import Conversation, Party, Tokens, first_messages, talk  # noqa: E402
 from benchmarks.figures import (  # noqa: E402
     Processors,
@@ -235,30 +236,17 @@ def version(binary: Path | None) -> str | None:
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = talking(__doc__, rounds=3, timeout_s=1800)
     add = parser.add_argument
-    add(
-        "--model", type=Path, default=next(ROOT.glob("models/*.gguf"), None), help="GGUF file (default: one of models/)"
-    )
-    add("--persona", default="guide", help="of benchmarks/personas or config/personas (default: guide)")
-    add("--robots", type=int, default=8, help="that talk at once (default: 8)")
     add("--turns", type=int, help="of each conversation (default: 5; with --restart 10, and one after it)")
-    add("--tokens", type=int, default=48, help="most tokens of a reply (default: 48)")
     add("--alone-tokens", type=int, default=64, help="of a reply to a robot that is alone, and of llama-bench (64)")
-    add("--rounds", type=int, default=3, help="in which all parties take part (default: 3)")
-    add("--threads", type=int, default=1, help="for each party (default: 1)")
-    add("--context", type=int, default=2048, help="tokens of one conversation, for each party (default: 2048)")
-    add("--timeout", type=float, default=1800, help="seconds for one answer (default: 1800)")
     add("--without-llama", action="store_true", help="leave llama-cpp-python's Llama out: it is slow")
     add("--llama-server", type=Path, help="llama.cpp's server, to be measured too")
     add("--llama-bench", type=Path, help="llama.cpp's benchmark, for the speed of one stream")
     add("--restart", action="store_true", help="measure the turn after a restart instead")
     add("--json", type=Path, help="file for all figures")
     add("--plot", type=Path, help="SVG file for a chart")
-    args = parser.parse_args()
-    if args.model is None:
-        parser.error("there is no model: naila models pull smollm2-135m, or --model FILE")
-    args.model = args.model.resolve()
+    args = parsed(parser)
     args.turns = args.turns or (10 if args.restart else 5)
     return args
 
@@ -267,13 +255,7 @@ def main() -> None:
     """Measure, print, write and draw."""
     args = arguments()
     tokens = Tokens(args.model)
-    terms = Terms(
-        model=args.model,
-        threads=args.threads,
-        context=args.context,
-        timeout_s=args.timeout,
-        built_in_format=not tokens.has_template,
-    )
+    terms = terms_of(args, tokens)
     about = circumstances(args, tokens)
     print(json.dumps(about, indent=2))
     measure = measure_restart if args.restart else measure_fleet

@@ -23,6 +23,7 @@ import naila.inference  # noqa: E402, F401 - sets how OpenMP waits, before llama
 # isort: split
 from benchmarks.baselines import Terms  # noqa: E402
 from benchmarks.brain import Naila  # noqa: E402
+from benchmarks.command_line import parsed, talking, terms_of  # noqa: E402
 from benchmarks.conversation import Conversation, Tokens, first_messages, talk  # noqa: E402
 from benchmarks.figures import Processors, Round, at_least, at_most, median, paired, summed_up  # noqa: E402
 from benchmarks.tables import print_ratios, print_table  # noqa: E402
@@ -73,32 +74,11 @@ def _cpu_a_token(each: Round) -> float:
 
 def main() -> None:
     """Read the command line and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add(
-        "--model", type=Path, default=next(ROOT.glob("models/*.gguf"), None), help="GGUF file (default: one of models/)"
-    )
-    add("--persona", default="guide", help="of benchmarks/personas or config/personas (default: guide)")
-    add("--robots", type=int, default=8, help="that talk at once (default: 8)")
-    add("--turns", type=int, default=5, help="of each conversation (default: 5)")
-    add("--tokens", type=int, default=48, help="most tokens of a reply (default: 48)")
-    add("--rounds", type=int, default=5, help="in which both take part (default: 5)")
-    add("--threads", type=int, default=1, help="that decode (default: 1)")
-    add("--context", type=int, default=2048, help="tokens of one conversation (default: 2048)")
-    add("--timeout", type=float, default=600, help="seconds for one answer (default: 600)")
-    args = parser.parse_args()
-    if args.model is None:
-        parser.error("there is no model: naila models pull smollm2-135m, or --model FILE")
-    args.model = args.model.resolve()
+    parser = talking(__doc__, rounds=5, timeout_s=600)
+    parser.add_argument("--turns", type=int, default=5, help="of each conversation (default: 5)")
+    args = parsed(parser)
     tokens = Tokens(args.model)
-    terms = Terms(
-        model=args.model,
-        threads=args.threads,
-        context=args.context,
-        timeout_s=args.timeout,
-        built_in_format=not tokens.has_template,
-    )
-    asyncio.run(measure(args, terms, tokens))
+    asyncio.run(measure(args, terms_of(args, tokens), tokens))
 
 
 if __name__ == "__main__":
