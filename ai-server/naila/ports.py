@@ -420,6 +420,7 @@ class ModelHeader:
         head_dim_v: width of one value head.
         n_vocab: vocabulary size.
         n_parameters: weights in all tensors together; 0 where that is not known.
+        weight_type: ggml's name of the type that most of its bytes are of, such as `Q4_K`; empty where not known.
     """
 
     path: Path
@@ -435,6 +436,7 @@ class ModelHeader:
     head_dim_v: int
     n_vocab: int
     n_parameters: int = 0
+    weight_type: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -490,6 +492,7 @@ class EnginePlan:
         kv_type: how the KV cache is stored.
         flash_attention: whether attention is computed in tiles; `auto` leaves it to llama.cpp.
         use_mmap: map the file instead of reading it.
+        repack: let llama.cpp rearrange weights for the processor while it loads them.
         acceleration: where it will run.
         needed_bytes: main memory that it will take.
         available_bytes: main memory that was there.
@@ -506,6 +509,7 @@ class EnginePlan:
     kv_type: Literal["f16", "q8_0"] = "f16"
     flash_attention: Literal["auto", "on", "off"] = "auto"
     use_mmap: bool
+    repack: bool = True
     acceleration: Literal["cpu", "cuda", "metal", "vulkan"]
     needed_bytes: int
     available_bytes: int

@@ -19,6 +19,7 @@ def test_the_real_model_tells_its_shape(model_path: Path) -> None:
     assert header.file_bytes == 98_362_432
     assert (header.n_layers, header.n_heads, header.n_kv_heads, header.head_dim_k) == (30, 9, 3, 64)
     assert (header.n_ctx_train, header.n_embd, header.n_vocab) == (8192, 576, 49_152)
+    assert header.weight_type == "Q4_1"
 
 
 def test_a_vocabulary_of_128000_tokens_is_read(llama3_vocab: Path) -> None:

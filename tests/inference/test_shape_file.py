@@ -103,6 +103,10 @@ def test_the_header_says_what_was_foretold(tiny: Path) -> None:
     assert [path.name for path in tiny.parent.iterdir()] == ["tiny.gguf"]
 
 
+def test_most_of_the_8b_shape_is_in_q4_k(tmp_path: Path) -> None:
+    assert shape_header(SHAPES["llama-3.1-8b"], tmp_path / "8b.gguf").weight_type == "Q4_K"
+
+
 def test_llama_cpp_loads_it_and_all_numbers_are_numbers(tiny: Path) -> None:
     model = Model(tiny, plan())
     try:

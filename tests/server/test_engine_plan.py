@@ -1,5 +1,6 @@
 """Plans for machines that people have, and what holds for every plan."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -68,6 +69,7 @@ def machine(
     gpus: tuple[GpuDevice, ...] = (),
     mmap: bool = True,
     board: str | None = None,
+    features: tuple[str, ...] = ("AVX2",),
 ) -> Hardware:
     return Hardware(
         system="Linux",
@@ -80,7 +82,7 @@ def machine(
         memory_total=limit or available + GIB,
         memory_available=available,
         memory_limit=limit,
-        build=BuildInfo(version="0.3.36", gpus=gpus, supports_mmap=mmap),
+        build=BuildInfo(version="0.3.36", cpu_features=features, gpus=gpus, supports_mmap=mmap),
     )
 
 
@@ -105,7 +107,8 @@ def test_threads_follow_the_cores(hardware: Hardware, threads: int, batch_thread
 
 def test_the_reasons_say_what_decided() -> None:
     reasons = plan_engine(SMOLLM2, machine(cores=8, logical=16, fast=6, quota=1.5)).reasons
-    assert set(reasons) == {"threads", "batch_threads", "gpu_layers", "context", "cells", "batch", "mmap", "memory"}
+    made = {"threads", "batch_threads", "gpu_layers", "context", "cells", "batch", "mmap", "repack", "memory"}
+    assert set(reasons) == made
     assert reasons["threads"] == (
         "8 physical cores may be used (of 16 logical CPUs; hyper-threads do not help), 6 of them fast, "
         "the control group's quota grants 1.5"
@@ -278,6 +281,35 @@ def test_without_support_nothing_is_mapped() -> None:
     plan = plan_engine(SMOLLM2, machine(mmap=False))
     assert not plan.use_mmap
     assert plan.reasons["mmap"] == "off: this llama.cpp cannot map files"
+
+
+VNNI = ("AVX2", "AVX512_VNNI")
+
+
+@pytest.mark.parametrize(
+    ("weights", "hardware", "repack"),
+    [
+        ("Q4_K", machine(features=VNNI), False),
+        ("Q6_K", machine(features=VNNI), False),
+        ("Q4_0", machine(features=VNNI), True),
+        ("Q4_K", machine(), True),
+        ("Q4_K", machine(features=("NEON", "MATMUL_INT8")), True),
+        ("Q4_K", machine(features=VNNI, gpus=(gpu(8 * GIB, 8 * GIB),)), True),
+        ("", machine(features=VNNI), True),
+    ],
+)
+def test_k_quants_stay_as_they_are_where_tiled_kernels_read_them(
+    weights: str, hardware: Hardware, repack: bool
+) -> None:
+    assert plan_engine(replace(LLAMA_8B, weight_type=weights), hardware).repack is repack
+
+
+@pytest.mark.parametrize("wish", ["on", "off"])
+def test_repacking_that_was_set_is_done(wish: Literal["on", "off"]) -> None:
+    for hardware in (machine(), machine(features=VNNI)):
+        plan = plan_engine(replace(LLAMA_8B, weight_type="Q4_K"), hardware, EngineOverrides(repack=wish))
+        assert plan.repack is (wish == "on")
+        assert plan.reasons["repack"] == "set by LLM_REPACK"
 
 
 gpus = st.builds(

@@ -122,6 +122,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
             "cells": loaded.n_cells,
             "batch": loaded.n_batch,
             "mmap": "on" if loaded.use_mmap else "off",
+            "repack": "on" if loaded.repack else "off",
             "memory": f"{loaded.needed_bytes / 1e6:.0f} MB",
         }[what]
         yield Finding(f"  {what}", "ok", f"{value}: {why}")

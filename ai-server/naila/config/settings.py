@@ -139,6 +139,10 @@ class Settings(BaseModel):
     llm_flash_attention: Literal["auto", "on", "off"] = Field(
         "auto", description="Flash attention: auto lets llama.cpp decide; q8_0 needs it."
     )
+    llm_repack: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Rearrange weights for the processor while loading: auto, unless they are read faster as they are.",
+    )
     llm_speculation: Literal["auto", "off"] = Field(
         "auto", description="Guess tokens ahead from the prompt where that pays: auto measures, off never does."
     )

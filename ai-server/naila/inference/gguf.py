@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -45,6 +47,12 @@ BLOCKS: Final = {
     16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
     23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2),
     34: (256, 54), 35: (256, 66), 39: (32, 17),
+}  # fmt: skip
+
+_TYPE_NAMES: Final = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K",
+    13: "Q5_K", 14: "Q6_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S",
+    22: "IQ2_S", 23: "IQ4_XS", 29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
 }  # fmt: skip
 
 _Value = int | float | bool | str | list["_Value"] | None
@@ -179,8 +187,8 @@ def _parse(path: Path, data: mmap.mmap) -> ModelHeader:
         for _ in range(n_keys):
             key = reader.string()
             metadata[key] = reader.value(int(reader.scalar(_SCALARS[4])))
-        expected, weights = _tensors(reader, n_tensors, int(_number(metadata, "general.alignment", 32)))
-        header = replace(_header(path, len(data), metadata), n_parameters=weights)
+        expected, weights, kind = _tensors(reader, n_tensors, int(_number(metadata, "general.alignment", 32)))
+        header = replace(_header(path, len(data), metadata), n_parameters=weights, weight_type=kind)
     except _PastEndError as exc:
         raise _truncated(path, len(data), exc.offset) from exc
     except (ValueError, struct.error, OverflowError, MemoryError) as exc:
@@ -190,6 +198,11 @@ def _parse(path: Path, data: mmap.mmap) -> ModelHeader:
     if len(data) < expected:
         raise _truncated(path, len(data), expected)
     return header
+
+
+def prevailing_type(bytes_of: Mapping[int, int]) -> str:
+    """Return ggml's name of the type that most bytes are of, given the bytes of each type id; empty where unknown."""
+    return _TYPE_NAMES.get(max(bytes_of, key=lambda kind: bytes_of[kind]), "")
 
 
 def _truncated(path: Path, size: int, expected: int) -> ModelTruncatedError:
@@ -202,11 +215,12 @@ def _truncated(path: Path, size: int, expected: int) -> ModelTruncatedError:
     )
 
 
-def _tensors(reader: _Reader, n_tensors: int, alignment: int) -> tuple[int, int]:
-    """Return the bytes that a file with these tensors has at least, and how many weights they hold."""
+def _tensors(reader: _Reader, n_tensors: int, alignment: int) -> tuple[int, int, str]:
+    """Return the bytes that a file with these tensors has at least, their weights, and the type of most bytes."""
     if not 0 < alignment <= 1 << 20:
         raise ValueError(f"alignment {alignment}")
     end = held = 0
+    bytes_of: Counter[int] = Counter()
     for _ in range(n_tensors):
         name = reader.string()
         n_dims = int(reader.scalar(_SCALARS[4]))
@@ -215,12 +229,15 @@ def _tensors(reader: _Reader, n_tensors: int, alignment: int) -> tuple[int, int]
         weights = 1
         for _ in range(n_dims):
             weights *= reader.count()
-        per_block, block_bytes = BLOCKS.get(int(reader.scalar(_SCALARS[4])), (1, 0))
+        kind = int(reader.scalar(_SCALARS[4]))
+        per_block, block_bytes = BLOCKS.get(kind, (1, 0))
+        size = weights // per_block * block_bytes
         held += weights
-        end = max(end, reader.count() + weights // per_block * block_bytes)
+        bytes_of[kind] += size
+        end = max(end, reader.count() + size)
     if not n_tensors:
-        return reader.offset, 0
-    return -(-reader.offset // alignment) * alignment + end, held
+        return reader.offset, 0, ""
+    return -(-reader.offset // alignment) * alignment + end, held, prevailing_type(bytes_of)
 
 
 def _header(path: Path, size: int, metadata: dict[str, _Value]) -> ModelHeader:

@@ -99,6 +99,7 @@ def _load(path: Path, plan: EnginePlan, on_progress: Progress | None) -> Any:
     parameters = llama_cpp.llama_model_default_params()
     parameters.n_gpu_layers = plan.n_gpu_layers
     parameters.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if plan.use_mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
+    parameters.use_extra_bufts = plan.repack
     callback = llama_cpp.llama_progress_callback(lambda share, _data: on_progress is None or on_progress(share))
     parameters.progress_callback = callback
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)

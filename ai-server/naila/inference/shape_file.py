@@ -14,6 +14,7 @@ import hashlib
 import os
 import shutil
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import prod
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from naila.errors import ModelError
-from naila.inference.gguf import BLOCKS, raw_entries, read_header
+from naila.inference.gguf import BLOCKS, prevailing_type, raw_entries, read_header
 from naila.inference.shape import F32, Q4_K, Q5_0, Q6_K, Q8_0, Shape, tensors
 from naila.ports import ModelHeader
 
@@ -42,6 +43,9 @@ _CHATML_MARKS: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 def shape_header(shape: Shape, path: Path, vocab: Path | None = None) -> ModelHeader:
     """Return what the header of a file will say, before it is written: enough to see whether it will fit."""
     shape, head = _head(shape, vocab)
+    bytes_of: Counter[int] = Counter()
+    for tensor in tensors(shape):
+        bytes_of[tensor.kind] += tensor.size
     return ModelHeader(
         path=path,
         name=f"{shape.name} shape, random weights",
@@ -56,6 +60,7 @@ def shape_header(shape: Shape, path: Path, vocab: Path | None = None) -> ModelHe
         head_dim_v=shape.head_dim,
         n_vocab=shape.n_vocab,
         n_parameters=sum(prod(tensor.dims) for tensor in tensors(shape)),
+        weight_type=prevailing_type(bytes_of),
     )
 
 

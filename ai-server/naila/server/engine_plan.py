@@ -44,6 +44,7 @@ class EngineOverrides:
         gpu_memory_share: LLM_GPU_MEMORY_SHARE.
         kv_type: LLM_KV_TYPE.
         flash_attention: LLM_FLASH_ATTENTION.
+        repack: LLM_REPACK.
     """
 
     n_threads: int | None = None
@@ -55,6 +56,7 @@ class EngineOverrides:
     gpu_memory_share: float = 0.9
     kv_type: Literal["f16", "q8_0"] = "f16"
     flash_attention: Literal["auto", "on", "off"] = "auto"
+    repack: Literal["auto", "on", "off"] = "auto"
 
 
 def plan_engine(header: ModelHeader, hardware: Hardware, overrides: EngineOverrides | None = None) -> EnginePlan:
@@ -73,6 +75,7 @@ def plan_engine(header: ModelHeader, hardware: Hardware, overrides: EngineOverri
     layers = fitting.layers(n_ctx)
     (threads, threads_reason), (batch_threads, batch_threads_reason) = _threads(hardware, fitting.overrides)
     use_mmap, mmap_reason = _mmap(hardware, layers)
+    repack, repack_reason = _repack(header, hardware, layers, fitting.overrides.repack)
     n_batch, batch_reason = _batch(fitting.overrides, n_ctx, layers)
     n_cells, cells_reason = fitting.cells(n_ctx, layers)
     return EnginePlan(
@@ -86,6 +89,7 @@ def plan_engine(header: ModelHeader, hardware: Hardware, overrides: EngineOverri
         kv_type=fitting.overrides.kv_type,
         flash_attention=fitting.overrides.flash_attention,
         use_mmap=use_mmap,
+        repack=repack,
         acceleration=hardware.gpus[0].backend if layers else "cpu",
         needed_bytes=fitting.main(n_ctx, layers, n_cells),
         available_bytes=hardware.memory_available,
@@ -97,6 +101,7 @@ def plan_engine(header: ModelHeader, hardware: Hardware, overrides: EngineOverri
             "cells": cells_reason,
             "batch": batch_reason,
             "mmap": mmap_reason,
+            "repack": repack_reason,
             "memory": fitting.memory_reason(n_ctx, layers, n_cells),
         },
     )
@@ -310,6 +315,22 @@ def _mmap(hardware: Hardware, layers: int) -> tuple[bool, str]:
     if layers and hardware.gpu_shares_main_memory and hardware.gpus[0].backend != "metal":
         return False, "off: the GPU shares main memory, where the weights would lie twice"
     return True, "on: the file's pages are used as they are, and a restart finds them in memory"
+
+
+def _repack(
+    header: ModelHeader, hardware: Hardware, layers: int, wish: Literal["auto", "on", "off"]
+) -> tuple[bool, str]:
+    """Choose whether llama.cpp lays weights out anew for its kernels of small batches, in memory of their own.
+
+    With AVX-512 VNNI its tiled kernels read K-quants straight from the mapped file, faster than from the new layout
+    (docs/decisions/0019). Elsewhere, and for Q4_0, the new layout wins by far.
+    """
+    if wish != "auto":
+        return wish == "on", "set by LLM_REPACK"
+    kind = header.weight_type
+    if kind.endswith("_K") and "AVX512_VNNI" in hardware.build.cpu_features and not layers:
+        return False, f"off: with AVX-512 VNNI prompts in {kind} are read faster from the file as it is, and at once"
+    return True, "on: llama.cpp lays weights out for this processor where it has kernels for that"
 
 
 def _gb(size: int) -> str:

@@ -93,6 +93,7 @@ class ModelSource:
             gpu_memory_share=settings.llm_gpu_memory_share,
             kv_type=settings.llm_kv_type,
             flash_attention=settings.llm_flash_attention,
+            repack=settings.llm_repack,
         )
 
     def choose(self) -> Chosen:
