@@ -445,6 +445,15 @@ def test_pinned_openings_give_way_to_work_that_has_no_room(model_path: Path) -> 
     rig.close()
 
 
+def test_what_is_held_already_is_read_in_without_a_step(model_path: Path) -> None:
+    rig = Rig(model_path)
+    prompt = rig.prompt("Tell me about the sea")
+    for _ in range(2):
+        assert rig.ask(prompt, max_tokens=0, session="r1/1").end().finish_reason == "length"
+    assert rig.engine.figures.tokens == len(prompt)
+    rig.close()
+
+
 def test_a_closed_engine_takes_nothing_in(model_path: Path) -> None:
     rig = Rig(model_path)
     prompt = rig.prompt("Hello")

@@ -51,11 +51,11 @@ class FakeKv(NativeKv):
     def state_size(self, sequence: int) -> int:
         return self.lengths[sequence] * self.bytes_per_token
 
-    def state(self, sequence: int) -> bytes | None:
+    def state(self, sequence: int) -> memoryview | None:
         self.copies += 1
-        return bytes(self.lengths[sequence])
+        return memoryview(bytes(self.lengths[sequence]))
 
-    def restore(self, sequence: int, state: bytes) -> bool:
+    def restore(self, sequence: int, state: memoryview) -> bool:
         assert not self.lengths.get(sequence)
         if self.refuses:
             self.refuses -= 1
@@ -329,6 +329,20 @@ def test_after_a_restart_the_fleet_shares_its_opening_as_before(model_path: Path
     assert all(cached == len(prompt) - 1 for (_, cached), prompt in zip(answers[1], prompts, strict=True))
     assert all(cells_used < 700 for cells_used, _ in figures)  # not shared, the opening alone would take 1200
     assert [restored for _, restored in figures] == [0, 5]
+
+
+@pytest.mark.model
+def test_an_opening_on_disk_is_held_after_a_start_without_a_step(model_path: Path, tmp_path: Path) -> None:
+    opening = list(range(1000, 1100))
+    steps = []
+    for _life in range(2):
+        asking = Asking(model_path, tmp_path)
+        asking.ask(opening, None, 0, is_prefix=True)
+        steps.append(asking.engine.figures.steps)
+        assert asking.ask([*opening, *range(2000, 2010)], "r1/1", 1)[1] == 100
+        asking.close()
+    assert steps[0] > 0
+    assert steps[1] == 0
 
 
 @pytest.mark.model

@@ -207,19 +207,22 @@ class Engine:
     def _let_in(self) -> None:
         while self._waiting and len(self._running) < self._limits.running:
             job = self._shares.next(self._waiting)
-            slot = self._cache.claim(job.tokens, job.request.session)
+            spare = min(job.request.max_tokens, 1)
+            slot = self._cache.claim(job.tokens, job.request.session, spare=spare)
             if slot is None:
                 return
             job.slot = slot
             if self._running and not self._cache.make_room(self._wanted() + job.unread + _GROWTH):
                 self._leave(job)
                 return
-            self._warmth.recall(slot, job.tokens, job.request.session)
+            self._warmth.recall(slot, job.tokens, job.request.session, spare=spare)
             if job.cached < 0:
                 job.cached = len(slot.tokens)
                 job.let_in = time.perf_counter()
             self._waiting.remove(job)
             self._running.append(job)
+            if not job.unread:
+                self._end_read(job)
 
     def _wanted(self) -> int:
         """Cells that what runs is sure to want: what is unread of it, and a little to write."""
@@ -313,9 +316,7 @@ class Engine:
     def _draw(self, job: Job, index: int) -> None:
         """Draw a request's next tokens, where it wants any: one, and one more for each guess that came true."""
         if job.request.max_tokens == 0:
-            if job.request.is_prefix:
-                self._cache.pin(job.place)
-            self._end(job, "length")
+            self._end_read(job)
             return
         guess, held = job.guess, len(job.tokens)
         reason = self._draw_one(job, index)
@@ -331,6 +332,12 @@ class Engine:
                 job.speculation.learn(len(guess), taken)
         if reason is not None:
             self._end(job, reason)
+
+    def _end_read(self, job: Job) -> None:
+        """End a request that only wanted its prompt to be held."""
+        if job.request.is_prefix:
+            self._cache.pin(job.place)
+        self._end(job, "length")
 
     def _draw_one(self, job: Job, index: int) -> FinishReason | None:
         """Draw a token from one output and pass its text on; tell whether the answer ends with it."""

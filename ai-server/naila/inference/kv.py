@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import llama_cpp
 
@@ -49,17 +50,20 @@ class NativeKv:
         """Return how many bytes `state` would give."""
         return int(llama_cpp.llama_state_seq_get_size(self._context, sequence))
 
-    def state(self, sequence: int) -> bytes | None:
+    def state(self, sequence: int) -> memoryview | None:
         """Return what a sequence holds, to be kept; None where llama.cpp cannot give it."""
-        size = self.state_size(sequence)
-        buffer = (ctypes.c_uint8 * size)()
-        copied = llama_cpp.llama_state_seq_get_data(self._context, buffer, size, sequence)
-        return bytes(buffer) if copied == size else None
+        state = memoryview(bytearray(self.state_size(sequence)))
+        copied = llama_cpp.llama_state_seq_get_data(self._context, _bytes_of(state), len(state), sequence)
+        return state if copied == len(state) else None
 
-    def restore(self, sequence: int, state: bytes) -> bool:
+    def restore(self, sequence: int, state: memoryview) -> bool:
         """Fill an empty sequence with what `state` gave; False, and it is empty, where that is refused."""
-        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        if llama_cpp.llama_state_seq_set_data(self._context, buffer, len(state), sequence):
+        if llama_cpp.llama_state_seq_set_data(self._context, _bytes_of(state), len(state), sequence):
             return True
         self.trim(sequence, 0)
         return False
+
+
+def _bytes_of(state: memoryview) -> Any:
+    """Return a native pointer to what a writable view shows; it lives as long as the pointer."""
+    return (ctypes.c_uint8 * len(state)).from_buffer(state)

@@ -96,7 +96,7 @@ class _Header:
     public: int
     size: int
 
-    def checksum(self, *parts: bytes) -> int:
+    def checksum(self, *parts: bytes | memoryview) -> int:
         """Return the CRC-32 of the header's fields and of what follows it."""
         crc = zlib.crc32(json.dumps(asdict(self)).encode())
         for part in parts:
@@ -145,7 +145,7 @@ def forget_files(folder: Path, session: str) -> int:
 def _fingerprint(path: Path, plan: EnginePlan) -> str:
     """Return what a state depends on: the model's content, sampled throughout, the context, llama.cpp's version."""
     size = path.stat().st_size
-    context = f"{plan.kv_type} {plan.flash_attention} {plan.n_gpu_layers}"
+    context = f"{plan.kv_type} {plan.flash_attention} {plan.n_gpu_layers} {plan.repack}"
     digest = hashlib.sha256(f"{size} {llama_cpp.__version__} {context}".encode())
     with path.open("rb") as file:
         for at in range(0, size, max(_SAMPLE, size // _SAMPLES)):
@@ -175,7 +175,7 @@ class KvStore:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         self._saved: dict[Path, Saved] = {saved.path: saved for saved in self._scan()}
-        self._writes: queue.Queue[tuple[str | None, array[int], int, bytes] | None] = queue.Queue()
+        self._writes: queue.Queue[tuple[str | None, array[int], int, bytes | memoryview] | None] = queue.Queue()
         self._queued = 0
         self._queued_bytes = 0
         self._writer = threading.Thread(target=self._write_all, name="naila-kv-writer", daemon=True)
@@ -187,19 +187,25 @@ class KvStore:
         with self._lock:
             return sum(saved.size for saved in self._saved.values())
 
-    def longest(self, prompt: array[int], session: str | None) -> tuple[Saved | None, int]:
-        """Return what begins with the longest part of a prompt: of the same conversation, or shared by all."""
+    def longest(self, prompt: array[int], session: str | None, *, spare: int = 1) -> tuple[Saved | None, int]:
+        """Return what begins with the longest part of a prompt, and how long that is.
+
+        What is of the same conversation or shared by all counts; of the prompt all but its last `spare` tokens.
+        """
         with self._lock:
             mine = [saved for saved in self._saved.values() if saved.session in {None, session}]
-        ranked = [(common_prefix(saved.tokens, prompt, len(prompt) - 1), saved) for saved in mine]
+        ranked = [(common_prefix(saved.tokens, prompt, len(prompt) - spare), saved) for saved in mine]
         common, best = max(ranked, key=lambda pair: pair[0], default=(0, None))
         return (best, common) if common else (None, 0)
 
-    def load(self, saved: Saved) -> bytes | None:
+    def load(self, saved: Saved) -> memoryview | None:
         """Read a state back; None, and the file is gone, where it is damaged."""
         try:
-            data = saved.path.read_bytes()
-            header, crc, start = _header(data)
+            # A state may have hundreds of megabytes: it is read once and never copied.
+            data = memoryview(bytearray(saved.path.stat().st_size))
+            with saved.path.open("rb") as file:
+                file.readinto(data)
+            header, crc, start = _header(bytes(data[: len(_MAGIC) + 4 + _MAX_HEADER]))
             state = data[start + 4 * header.tokens :]
             whole = len(state) == header.size and header.checksum(data[start:]) == crc
         except Exception as exc:  # noqa: BLE001 - whatever is in the file
@@ -217,7 +223,7 @@ class KvStore:
         with self._lock:
             return not self._queued or (self._queued < _MAX_QUEUED and self._queued_bytes + size <= _MAX_QUEUED_BYTES)
 
-    def save(self, session: str | None, tokens: array[int], public: int, state: bytes) -> bool:
+    def save(self, session: str | None, tokens: array[int], public: int, state: bytes | memoryview) -> bool:
         """Have a state written, soon; False where the writer has too much to do: then it is not kept."""
         if not self.has_room(len(state)):
             return False
@@ -256,7 +262,7 @@ class KvStore:
                 self._writes.task_done()
         self._writes.task_done()
 
-    def _write(self, session: str | None, tokens: array[int], public: int, state: bytes) -> None:
+    def _write(self, session: str | None, tokens: array[int], public: int, state: bytes | memoryview) -> None:
         fields = _Header(self._fingerprint, session, len(tokens), public, len(state))
         words = tokens.tobytes()
         header = json.dumps({**asdict(fields), "crc32": fields.checksum(words, state)}).encode()

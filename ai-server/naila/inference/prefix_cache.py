@@ -133,13 +133,17 @@ class PrefixCache:
         """Cells that nobody holds."""
         return self._cells - len(self._holders)
 
-    def claim(self, prompt: array[int], session: str | None) -> Slot | None:
+    def claim(self, prompt: array[int], session: str | None, *, spare: int = 1) -> Slot | None:
         """Return a busy slot that holds the longest known beginning of `prompt` and nothing else.
 
-        At least the last token of the prompt is left to decode, since its logits are wanted. None while every sequence
-        is busy.
+        None while every sequence is busy.
+
+        Args:
+            prompt: tokens.
+            session: whose conversation it is.
+            spare: how many of its last tokens are left to decode at least: one where its logits are wanted.
         """
-        source, common = self._longest(prompt, session)
+        source, common = self._longest(prompt, session, len(prompt) - spare)
         if source is not None and self._may_go_on_in(source, common, session):
             slot = source
             self._trim(slot, common)
@@ -266,11 +270,11 @@ class PrefixCache:
         until = self._clock() - seconds
         return [slot for slot in self.idle() if slot.idle_since <= until]
 
-    def _longest(self, prompt: array[int], session: str | None) -> tuple[Slot | None, int]:
+    def _longest(self, prompt: array[int], session: str | None, most: int) -> tuple[Slot | None, int]:
         best, best_rank = None, (0, False, False, 0)
         for slot in self.slots:
             is_same_owner = _owner(slot.session) == _owner(session)
-            limit = len(prompt) - 1 if is_same_owner else min(len(prompt) - 1, slot.public)
+            limit = most if is_same_owner else min(most, slot.public)
             common = common_prefix(slot.tokens, prompt, limit)
             rank = (common, not slot.busy, session is not None and slot.session == session, slot.used_at)
             if common and rank > best_rank:

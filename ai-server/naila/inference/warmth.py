@@ -45,15 +45,15 @@ class Warmth:
         """Whether there is a disk behind it at all."""
         return self._store is not None
 
-    def recall(self, slot: Slot, prompt: array[int], session: str | None) -> None:
+    def recall(self, slot: Slot, prompt: array[int], session: str | None, *, spare: int = 1) -> None:
         """Read KV back from disk into a claimed slot, where the disk holds more of the prompt than memory does.
 
         What the slot shared with another, it shares afterwards too. Where there is no room, or the file is damaged, the
-        slot keeps what was claimed.
+        slot keeps what was claimed. `spare` tokens at the end of the prompt are left to decode.
         """
         if self._store is None:
             return
-        saved, common = self._store.longest(prompt, session)
+        saved, common = self._store.longest(prompt, session, spare=spare)
         if saved is None or common < len(slot.tokens) + _WORTH_KEEPING:
             return
         if not self.cache.can_make_room(len(saved.tokens), emptying=slot):
@@ -62,7 +62,7 @@ class Warmth:
         if state is not None and self.cache.make_room(len(saved.tokens), emptying=slot):
             self._replace(slot, saved, common, state)
 
-    def _replace(self, slot: Slot, saved: Saved, common: int, state: bytes) -> None:
+    def _replace(self, slot: Slot, saved: Saved, common: int, state: memoryview) -> None:
         """Put a saved state in the place of what a slot holds, which the saved one begins with."""
         twin, shared = self.cache.twin(slot)
         claimed, public, kept = slot.tokens[:], slot.public, slot.kept
@@ -114,8 +114,8 @@ class Warmth:
         for slot in self.cache.unused(_SHELVED_AFTER_S):
             if self._kv.state_size(slot.id) > _SOON_READ_BYTES:
                 continue
-            _, common = store.longest(slot.tokens, slot.session)
-            if common >= len(slot.tokens) - 1:
+            _, common = store.longest(slot.tokens, slot.session, spare=0)
+            if common == len(slot.tokens):
                 self.cache.drop(slot)
                 return
             if (slot.session is not None or slot.pinned) and slot.kept < len(slot.tokens):
