@@ -38,7 +38,7 @@ from benchmarks import chart  # noqa: E402
 from benchmarks.baselines import LlamaServer, LockedLlama, Terms, llama_bench  # noqa: E402
 from benchmarks.brain import Naila  # noqa: E402
 from benchmarks.command_line import parsed, talking, terms_of  # noqa: E402
-from benchmarks.conversation import Conversation, Party, Tokens, first_messages, talk  # noqa: E402
+from benchmarks.conversation import Conversation, Party, Tokens, first_messages, talk, words  # noqa: E402
 from benchmarks.figures import (  # noqa: E402
     Processors,
     Ratio,
@@ -55,6 +55,7 @@ from benchmarks.restarts import COLD, WARM, Resumed, resume  # noqa: E402
 from benchmarks.tables import print_ratios, print_table  # noqa: E402
 
 from naila import __version__  # noqa: E402
+from naila.ports import ChatMessage  # noqa: E402
 
 OMP = {"GOMP_SPINCOUNT": os.environ["GOMP_SPINCOUNT"]}
 ALONE = 3  # conversations of a robot that is alone, in each round
@@ -71,7 +72,8 @@ async def measure_fleet(args: argparse.Namespace, terms: Terms, tokens: Tokens) 
         parties.append(LlamaServer(terms, args.llama_server, OMP))
     rounds: dict[str, list[Round]] = {party.name: [] for party in parties}
     bench: dict[str, list[float]] = {"empty": [], "same": []} if args.llama_bench is not None else {}
-    depths = {"empty": 0, "same": tokens.of_prompt(first_messages(args.persona))}
+    asked = [*first_messages(args.persona), ChatMessage("user", words(0, 1))]
+    depths = {"empty": 0, "same": tokens.of_prompt(asked)}
     for number in range(args.rounds):
         first = number % len(parties)
         for party in parties[first:] + parties[:first]:
