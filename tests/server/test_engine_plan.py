@@ -293,6 +293,7 @@ VNNI = ("AVX2", "AVX512_VNNI")
         ("Q6_K", machine(features=VNNI), False),
         ("Q4_0", machine(features=VNNI), True),
         ("Q4_K", machine(), True),
+        ("Q4_K", machine(features=(*VNNI, "AMX_INT8")), True),
         ("Q4_K", machine(features=("NEON", "MATMUL_INT8")), True),
         ("Q4_K", machine(features=VNNI, gpus=(gpu(8 * GIB, 8 * GIB),)), True),
         ("", machine(features=VNNI), True),

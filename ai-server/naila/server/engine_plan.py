@@ -327,8 +327,9 @@ def _repack(
     """
     if wish != "auto":
         return wish == "on", "set by LLM_REPACK"
-    kind = header.weight_type
-    if kind.endswith("_K") and "AVX512_VNNI" in hardware.build.cpu_features and not layers:
+    kind, features = header.weight_type, hardware.build.cpu_features
+    # What AMX multiplies is laid out anew, too.
+    if kind.endswith("_K") and "AVX512_VNNI" in features and "AMX_INT8" not in features and not layers:
         return False, f"off: with AVX-512 VNNI prompts in {kind} are read faster from the file as it is, and at once"
     return True, "on: llama.cpp lays weights out for this processor where it has kernels for that"
 
