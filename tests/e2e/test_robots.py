@@ -413,6 +413,9 @@ async def test_a_repeat_of_what_a_dead_brain_had_begun_moves_nothing(broker: Mos
     assert [action.ok for action in reply.actions] == [None]
 
 
+STORIES = ("crosses the sea", "learns to sing", "looks for its friend")
+
+
 @pytest.mark.model
 async def test_a_robot_stops_while_its_brain_tells_a_story(
     broker: Mosquitto, make_brain: BrainMaker, model_path: Any
@@ -420,10 +423,12 @@ async def test_a_robot_stops_while_its_brain_tells_a_story(
     brain = make_brain(broker.port, LLM_MAX_TOKENS="1500").start()
     async with Robot(broker.settings(), "r2") as robot:
         await robot.device.wait_for_brain("online", timeout_s=60)
-        request = robot.tell("Tell me a long story about a robot that crosses the sea.", temperature=1.0)
+        # A story may end after a few words; three do not all end in half a second.
+        for does in STORIES:
+            robot.tell(f"Tell me a long story about a robot that {does}.", temperature=1.0)
         await asyncio.sleep(0.5)
         said = await robot.say("stop", timeout_s=3)
-        reply = await robot.reply_to(request)
+        await until(lambda: any(reply.finish_reason == "cancelled" for reply in robot.replies))
         assert [action.name for action in robot.actions] == ["stop"]
-    assert (said.intent, reply.finish_reason) == ("stop", "cancelled")
+    assert said.intent == "stop"
     assert brain.is_running

@@ -320,6 +320,7 @@ def test_closing_ends_everything_once(model_path: Path) -> None:
     assert [answer.ends for answer in answers] == [1] * len(answers)
 
 
+@pytest.mark.timeout(900)
 def test_random_requests_all_end_once_give_their_cells_back_and_leave_memory_flat(
     model_path: Path, how_often: HowOften
 ) -> None:
