@@ -105,11 +105,19 @@ class Mosquitto:
         return (self._folder / f"mosquitto-{self.port}.log").read_text(errors="replace")
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self.thaw()
-            self._process.send_signal(number)
-            self._process.wait(10)
-            self._process = None
+        """Send a signal until the process is gone: once in some thousand times it sleeps on after the first SIGTERM."""
+        self.thaw()
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for _ in range(10):
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+                return
+        process.kill()
+        process.wait(10)
+        raise TimeoutError(f"Mosquitto is still there 10 s after {number.name}")
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
