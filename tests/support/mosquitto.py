@@ -105,7 +105,7 @@ class Mosquitto:
         return (self._folder / f"mosquitto-{self.port}.log").read_text(errors="replace")
 
     def _signal(self, number: signal.Signals) -> None:
-        """Send a signal until the process is gone: once in some thousand times it sleeps on after the first SIGTERM."""
+        """Send a signal until the process is gone: it was seen to sleep on for ten seconds after its first SIGTERM."""
         self.thaw()
         process, self._process = self._process, None
         if process is None:
