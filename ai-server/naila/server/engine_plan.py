@@ -323,7 +323,7 @@ def _repack(
     """Choose whether llama.cpp lays weights out anew for its kernels of small batches, in memory of their own.
 
     With AVX-512 VNNI its tiled kernels read K-quants straight from the mapped file, faster than from the new layout
-    (docs/decisions/0019). Elsewhere, and for Q4_0, the new layout wins by far.
+    (docs/decisions/0019). Elsewhere, and for Q4_0, the new layout wins.
     """
     if wish != "auto":
         return wish == "on", "set by LLM_REPACK"
